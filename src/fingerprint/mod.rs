@@ -1,0 +1,1 @@
+//! What decides a stage's output: a typed, sorted, versioned record.

@@ -1,0 +1,26 @@
+//! `simsiam-pipe`: declarative, cached, reproducible self-supervised image pretraining.
+//!
+//! ```text
+//! pipeline.yaml ─ config ─▶ Pipeline ─ graph ─▶ StageGraph ─ runner ─▶ plan ─▶ execute ─▶ report
+//!                                                  fingerprint ──┘  │            │
+//!                                                  cache ◀──────────┘            ▼
+//!                                                            stage ─▶ data augment model train eval report
+//! ```
+//!
+//! Modules in reading order; `docs/architecture.md` says who may import whom.
+
+pub mod augment;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod digest;
+pub mod eval;
+pub mod fingerprint;
+pub mod graph;
+pub mod model;
+pub mod ops;
+pub mod report;
+pub mod runner;
+pub mod stage;
+pub mod train;

@@ -1,0 +1,1 @@
+//! From plain summaries to one page of HTML.

@@ -1,0 +1,64 @@
+//! What a stage reads from outside the pipeline, and which part of its parameters decides the result.
+
+use serde_json::{Value, json};
+
+use super::StageConfig;
+use crate::data::SourceConfig;
+
+/// A file or folder outside the cache whose content decides a stage's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalInput {
+    /// Key path under `with`, for messages: `source.image_folder`, `sources[0]`.
+    pub key: String,
+    /// The path as written, relative to the project root.
+    pub path: String,
+}
+
+/// The files and folders outside the cache that this stage reads.
+pub fn external_inputs(config: &StageConfig) -> Vec<ExternalInput> {
+    match config {
+        StageConfig::Ingest(config) => match &config.source {
+            SourceConfig::ImageFolder(path) => {
+                vec![ExternalInput { key: "source.image_folder".into(), path: path.clone() }]
+            }
+            SourceConfig::Cifar10(cifar) => {
+                vec![ExternalInput { key: "source.cifar10.path".into(), path: cifar.path.clone() }]
+            }
+            SourceConfig::SyntheticScenes(_) => vec![],
+        },
+        StageConfig::Command(config) => config
+            .sources
+            .iter()
+            .enumerate()
+            .map(|(idx, path)| ExternalInput { key: format!("sources[{idx}]"), path: path.clone() })
+            .collect(),
+        _ => vec![],
+    }
+}
+
+/// The parameters as they enter the fingerprint: paths are replaced, since the digest of what they hold
+/// stands beside them.
+///
+/// # Errors
+/// Where a number is not finite, which validation has refused before.
+pub fn fingerprint_config(config: &StageConfig) -> Result<Value, serde_json::Error> {
+    let mut value = config.to_json()?;
+    match config {
+        StageConfig::Ingest(ingest) => match &ingest.source {
+            SourceConfig::ImageFolder(_) => value["source"]["image_folder"] = json!("content"),
+            SourceConfig::Cifar10(_) => value["source"]["cifar10"]["path"] = json!("content"),
+            SourceConfig::SyntheticScenes(_) => {}
+        },
+        StageConfig::Command(command) => value["sources"] = json!(command.sources.len()),
+        _ => {}
+    }
+    Ok(value)
+}
+
+/// Whether the pipeline's seed decides anything in this stage.
+pub fn uses_seed(config: &StageConfig) -> bool {
+    match config {
+        StageConfig::Augment(_) | StageConfig::Pretrain(_) | StageConfig::Fit(_) | StageConfig::Command(_) => true,
+        StageConfig::Ingest(_) | StageConfig::Extract(_) | StageConfig::Report(_) => false,
+    }
+}

@@ -1,0 +1,1 @@
+//! Behaviour through the command line, one module per feature.
