@@ -1,7 +1,9 @@
 //! Training: the loop, the schedule, checkpoints.
 
+pub mod encoder_card;
 pub mod history;
 pub mod train_config;
 
+pub use encoder_card::{EncoderCard, Preprocessing};
 pub use history::EpochRecord;
 pub use train_config::PretrainConfig;

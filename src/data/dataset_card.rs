@@ -1,0 +1,39 @@
+//! `dataset.json`: what a dataset artifact holds, beside the pixels.
+
+use serde::{Deserialize, Serialize};
+
+use crate::augment::augment_config::ChannelStats;
+
+/// Description of a dataset artifact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetCard {
+    /// Version of this file's format.
+    pub format: u32,
+    /// Number of images.
+    pub num_images: u64,
+    /// Names of the classes; the label of an image is an index into it. Empty where there are no labels.
+    pub class_names: Vec<String>,
+    /// Number of images of each class.
+    pub class_counts: Vec<u64>,
+    /// Smallest width and height.
+    pub min_size: [u32; 2],
+    /// Largest width and height.
+    pub max_size: [u32; 2],
+    /// Mean and deviation of each channel over all pixels, on the 0…1 scale.
+    pub channel_stats: ChannelStats,
+    /// Files that could not be used, sorted by name.
+    pub skipped: Vec<SkippedFile>,
+    /// Name of each image, relative to the source, in the order of the images.
+    pub file_names: Vec<String>,
+}
+
+/// A file that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkippedFile {
+    /// Relative to the source.
+    pub file: String,
+    /// Why.
+    pub reason: String,
+}

@@ -1,0 +1,52 @@
+//! `encoder.json`: what an encoder artifact is and how its input must be prepared.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    augment::augment_config::{ChannelStats, EvaluationViewConfig},
+    model::{backbone::BackboneConfig, predictor::PredictorConfig, projector::ProjectorConfig},
+};
+
+/// Description of an encoder artifact: enough to use it without the pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderCard {
+    /// Version of this file's format.
+    pub format: u32,
+    /// The backbone.
+    pub backbone: BackboneConfig,
+    /// Length of a feature vector.
+    pub feature_dim: u32,
+    /// The projector.
+    pub projector: ProjectorConfig,
+    /// The predictor.
+    pub predictor: PredictorConfig,
+    /// How an image becomes input.
+    pub preprocessing: Preprocessing,
+    /// Seed of the initial weights, so that the untrained network can be built again.
+    pub seed: u64,
+    /// Epochs that were run.
+    pub epochs: u32,
+    /// Steps that were run.
+    pub steps: u64,
+    /// Whether early stopping ended the training.
+    pub stopped_early: bool,
+    /// Mean loss of the last epoch.
+    pub final_loss: f64,
+    /// `embedding_std` · √d of the last epoch.
+    pub final_embedding_std_ratio: f64,
+    /// What the user should know, such as a collapse.
+    pub warnings: Vec<String>,
+}
+
+/// How an image becomes network input where nothing is random.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Width and height of the input.
+    pub image_size: u32,
+    /// How the image is brought to that size.
+    pub evaluation: EvaluationViewConfig,
+    /// (pixel / 255 − mean) / std.
+    pub channel_stats: ChannelStats,
+}
