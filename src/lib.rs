@@ -22,5 +22,6 @@ pub mod model;
 pub mod ops;
 pub mod report;
 pub mod runner;
+pub mod seed;
 pub mod stage;
 pub mod train;

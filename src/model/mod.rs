@@ -1,5 +1,8 @@
 //! The networks and the method.
 
 pub mod backbone;
+pub mod embedding_std;
+pub mod head;
 pub mod predictor;
 pub mod projector;
+pub mod state;

@@ -1,7 +1,11 @@
 //! The projector: the MLP between features and z.
 
+use dfdx::prelude::Cpu;
+use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::head::Head;
 
 /// Shape of the projector (paper, section 4.1: three layers of 2048; two layers for CIFAR, appendix D).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,4 +49,19 @@ impl Default for ProjectorConfig {
             output_bn: default_output_bn(),
         }
     }
+}
+
+/// Builds the projector g for features of `feature_dim`: batch norm after every linear layer, ReLU after all
+/// but the last, and the last batch norm without scale and shift (paper, section 4.1, "Projection MLP").
+pub fn build_projector(config: &ProjectorConfig, feature_dim: usize, device: &Cpu, rng: ChaCha8Rng) -> Head {
+    let (hidden_dim, output_dim) = (config.hidden_dim as usize, config.output_dim as usize);
+    let mut head = Head::new("projector", device, rng);
+    let mut inputs = feature_dim;
+    for _ in 1..config.num_layers {
+        head = head.linear(inputs, hidden_dim, false).batch_norm_relu(hidden_dim);
+        inputs = hidden_dim;
+    }
+    // Before a batch norm a bias changes nothing; without one it has a use.
+    let head = head.linear(inputs, output_dim, !config.output_bn);
+    if config.output_bn { head.plain_batch_norm(output_dim) } else { head }
 }

@@ -1,7 +1,11 @@
 //! Training: the loop, the schedule, checkpoints.
 
+pub mod collapse;
+pub mod early_stopping;
 pub mod encoder_card;
 pub mod history;
+pub mod optimizer;
+pub mod schedule;
 pub mod train_config;
 
 pub use encoder_card::{EncoderCard, Preprocessing};
