@@ -250,3 +250,111 @@ pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use dfdx::prelude::{AsArray, Backward, PutTape, SplitTape, Trace};
+
+    use super::*;
+    use crate::{
+        model::{
+            embedding_std::embedding_std,
+            predictor::{PredictorConfig, build_predictor},
+            projector::{ProjectorConfig, build_projector},
+            state::{StateValues, from_safetensors},
+        },
+        ops::negative_cosine_similarity::negative_cosine_similarity,
+        seed::seeded_rng,
+    };
+
+    type Golden = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+    fn golden() -> (Golden, Vec<StateEntry>) {
+        let bytes = include_bytes!("../../tests/golden/heads/heads.safetensors");
+        let entries = from_safetensors(bytes, Path::new("heads.safetensors")).unwrap();
+        let before = entries.iter().filter_map(|entry| {
+            let name = entry.name.strip_prefix("before.")?.to_owned();
+            Some(StateEntry { name, ..entry.clone() })
+        });
+        let before = before.collect();
+        let floats = entries.into_iter().filter_map(|entry| match entry.values {
+            StateValues::F32(values) => Some((entry.name, (entry.shape, values))),
+            StateValues::I64(_) => None,
+        });
+        (floats.collect(), before)
+    }
+
+    fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let scale = expected.iter().fold(1e-3_f32, |scale, x| scale.max(x.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() <= 2e-5 * scale, "{name}: {found} where PyTorch has {expected}");
+        }
+    }
+
+    fn heads() -> (Head, Head) {
+        let device = Cpu::default();
+        let projector = ProjectorConfig { hidden_dim: 7, output_dim: 8, num_layers: 3, output_bn: true };
+        let predictor = PredictorConfig { hidden_dim: 3 };
+        (
+            build_projector(&projector, 5, &device, seeded_rng(0, "projector", &[])),
+            build_predictor(&predictor, 8, &device, seeded_rng(0, "predictor", &[])),
+        )
+    }
+
+    #[test]
+    fn two_views_give_pytorchs_loss_and_gradients() {
+        let (golden, before) = golden();
+        let (mut projector, mut predictor) = heads();
+        projector.load_state_dict(&StateMap::new(&before)).unwrap();
+        predictor.load_state_dict(&StateMap::new(&before)).unwrap();
+        let device = Cpu::default();
+        let input = |name: &str| matrix_from_values(&device, golden[name].1.clone(), 6, 5);
+        let (h1, h2) = (input("h1"), input("h2"));
+
+        let z1 = projector.forward(h1.leaky_trace()).unwrap();
+        let z2 = projector.forward(h2.leaky_trace()).unwrap();
+        let (target1, target2) = (z1.retaped::<NoneTape>(), z2.retaped::<NoneTape>());
+        assert_close("z1", &matrix_values(&target1), &golden["z1"].1);
+        assert_close("embedding_std", &[embedding_std(&target1) as f32], &golden["embedding_std"].1);
+        let p1 = predictor.forward(z1).unwrap();
+        assert_close("p1", &matrix_values(&p1), &golden["p1"].1);
+        let p2 = predictor.forward(z2).unwrap();
+        let loss = (negative_cosine_similarity(p1, &target2).unwrap()
+            + negative_cosine_similarity(p2, &target1).unwrap())
+            * 0.5;
+        let (loss_value, tape) = loss.split_tape();
+        assert_close("loss", &[loss_value.array()], &golden["loss"].1);
+        let mut gradients = loss_value.put_tape(tape).try_backward().unwrap();
+
+        for (name, h) in [("grad.h1", &h1), ("grad.h2", &h2)] {
+            assert_close(name, &matrix_values(&gradients.get(h)), &golden[name].1);
+        }
+        for head in [&mut projector, &mut predictor] {
+            let shapes = head.parameter_shapes();
+            for (parameter, (name, shape)) in head.parameters_mut().into_iter().zip(shapes) {
+                let gradient = gradients.get_or_alloc_mut(parameter).unwrap().to_vec();
+                // Linear weights are kept transposed.
+                let gradient = if shape.len() == 2 { transposed(&gradient, shape[1], shape[0]) } else { gradient };
+                assert_close(&name, &gradient, &golden[&format!("grad.{name}")].1);
+            }
+        }
+        for entry in projector.state_dict().into_iter().chain(predictor.state_dict()) {
+            if let StateValues::F32(values) = &entry.values {
+                assert_close(&entry.name, values, &golden[&format!("after.{}", entry.name)].1);
+            }
+        }
+        let frozen = predictor.forward_frozen(projector.forward_frozen(h1).unwrap()).unwrap();
+        assert_close("frozen", &matrix_values(&frozen), &golden["p1.frozen"].1);
+    }
+
+    #[test]
+    fn state_of_another_shape_is_refused_by_name() {
+        let (_, mut before) = golden();
+        before.iter_mut().find(|entry| entry.name == "projector.3.weight").unwrap().shape = vec![49];
+        let error = heads().0.load_state_dict(&StateMap::new(&before)).unwrap_err();
+        assert_eq!(error.to_string(), "tensor `projector.3.weight` has shape f32 [49] where f32 [7, 7] is needed");
+    }
+}
