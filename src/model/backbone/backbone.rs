@@ -1,0 +1,249 @@
+//! The backbone as the outside sees it.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::backbone_config::{BackboneConfig, Stem};
+use super::backbone_error::BackboneError;
+use super::darknet_tiny::build_darknet_tiny;
+use super::execute;
+use super::init::initial_values;
+use super::layers::Dims;
+use super::op::Op;
+use super::parameters::Parameters;
+use super::program::{IMAGE_CHANNELS, Program};
+use super::resnet::{Block, build_resnet};
+use super::state_dict::{self, StateEntry};
+use super::workspace::{Pass, SharedSlots};
+
+/// The two views of one step.
+const NUM_PASSES: usize = 2;
+
+/// No image is longer than this; keeps products of edges far from overflow.
+const MAX_IMAGE_SIZE: usize = 1 << 20;
+
+/// A network from images to features, with its parameters, their gradients and the memory of its passes.
+///
+/// The same configuration, seed and input give the same bits, whatever the number of threads.
+#[derive(Debug)]
+pub struct Backbone {
+    config: BackboneConfig,
+    program: Program,
+    parameters: Parameters,
+    passes: [Pass; NUM_PASSES],
+    gradient_slots: SharedSlots,
+    eval_slots: Mutex<SharedSlots>,
+}
+
+impl Backbone {
+    /// Builds the network with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    ///
+    /// None at present; a configuration that cannot be built would be refused here.
+    pub fn build(config: &BackboneConfig, seed: u64) -> Result<Backbone, BackboneError> {
+        let program = build_program(*config);
+        let zero_init_residual = match config {
+            BackboneConfig::Resnet18(c) | BackboneConfig::Resnet34(c) | BackboneConfig::Resnet50(c) => {
+                c.zero_init_residual
+            }
+            BackboneConfig::DarknetTiny(_) => false,
+        };
+        let values = initial_values(&program, seed, zero_init_residual);
+        let parameters = Parameters::new(&program, values);
+        Ok(Backbone {
+            config: *config,
+            program,
+            parameters,
+            passes: Default::default(),
+            gradient_slots: SharedSlots::default(),
+            eval_slots: Mutex::default(),
+        })
+    }
+
+    /// What it was built from.
+    pub fn config(&self) -> &BackboneConfig {
+        &self.config
+    }
+
+    /// The operations it consists of.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Length of one feature vector.
+    pub fn feature_dim(&self) -> usize {
+        self.program.feature_dim
+    }
+
+    /// How many values are trained.
+    pub fn num_parameters(&self) -> usize {
+        self.parameters.values.len()
+    }
+
+    /// All trained values, flat, in the engine's own layout.
+    pub fn values(&self) -> &[f32] {
+        &self.parameters.values
+    }
+
+    /// All trained values, to be changed.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.parameters.values
+    }
+
+    /// The gradients of `values`, in the same order.
+    pub fn gradients(&self) -> &[f32] {
+        &self.parameters.gradients
+    }
+
+    /// Forgets the gradients.
+    pub fn zero_gradients(&mut self) {
+        self.parameters.gradients.fill(0.0);
+    }
+
+    /// Values and gradients at once, for the optimiser.
+    pub fn values_and_gradients_mut(&mut self) -> (&mut [f32], &[f32]) {
+        (&mut self.parameters.values, &self.parameters.gradients)
+    }
+
+    /// Features `[n, feature_dim]` of normalised images `[n, image_size, image_size, 3]` with batch statistics.
+    /// Moves the running statistics towards the batch and keeps in `pass` (0 or 1) what `backward` needs.
+    ///
+    /// # Errors
+    ///
+    /// Images that are too small or a batch that is too large, a batch norm that would see a single value per
+    /// channel, a slice of the wrong length, a pass that does not exist.
+    pub fn forward_train(
+        &mut self,
+        pass: usize,
+        images: &[f32],
+        n: usize,
+        image_size: usize,
+    ) -> Result<Vec<f32>, BackboneError> {
+        if pass >= NUM_PASSES {
+            return Err(BackboneError::UnknownPass { pass });
+        }
+        let dims = self.check_batch(images, n, image_size)?;
+        for op in &self.program.ops {
+            if let Op::ConvBn { layer, output, .. } = op
+                && n * dims[output.0].positions() < 2
+            {
+                let layer = self.program.norms[layer.norm].name.clone();
+                return Err(BackboneError::SingleValuePerChannel { layer, n, image_size });
+            }
+        }
+        let pass = &mut self.passes[pass];
+        pass.fit(&self.program, dims, n);
+        Ok(execute::forward_train(&self.program, &mut self.parameters, pass, images, n))
+    }
+
+    /// Adds the gradients for `grad_features` `[n, feature_dim]` and consumes what `pass` kept.
+    ///
+    /// # Errors
+    ///
+    /// A pass that does not exist or has kept nothing, a slice of the wrong length.
+    pub fn backward(&mut self, pass: usize, grad_features: &[f32]) -> Result<(), BackboneError> {
+        let kept = self.passes.get_mut(pass).ok_or(BackboneError::UnknownPass { pass })?;
+        if kept.n == 0 {
+            return Err(BackboneError::NothingKept { pass });
+        }
+        let expected = kept.n * self.program.feature_dim;
+        check_length("grad_features", "[n, feature_dim]", grad_features.len(), expected)?;
+        self.gradient_slots.fit_gradients(&self.program, &kept.dims, kept.n);
+        execute::backward(&self.program, &mut self.parameters, kept, &mut self.gradient_slots, grad_features);
+        Ok(())
+    }
+
+    /// Features `[n, feature_dim]` of normalised images `[n, image_size, image_size, 3]` with running statistics.
+    /// Nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// Images that are too small or a batch that is too large, a slice of the wrong length.
+    pub fn forward_eval(&self, images: &[f32], n: usize, image_size: usize) -> Result<Vec<f32>, BackboneError> {
+        let dims = self.check_batch(images, n, image_size)?;
+        // Taken, not held: a second caller at the same time gets memory of its own.
+        let take = || std::mem::take(&mut *self.eval_slots.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut slots = take();
+        slots.fit_activations(&self.program, &dims, n);
+        let features = execute::forward_eval(&self.program, &self.parameters, &mut slots, &dims, images, n);
+        *self.eval_slots.lock().unwrap_or_else(PoisonError::into_inner) = slots;
+        Ok(features)
+    }
+
+    /// Parameters and statistics under torchvision's names and in PyTorch's shapes.
+    pub fn state_dict(&self) -> Vec<StateEntry> {
+        state_dict::state_dict(&self.program, &self.parameters)
+    }
+
+    /// Takes over a state; nothing is changed on an error.
+    ///
+    /// # Errors
+    ///
+    /// Tensors that are missing, unexpected or of another shape or type (all of them are listed), values that are
+    /// not finite, negative variances.
+    pub fn load_state_dict(&mut self, entries: &[StateEntry]) -> Result<(), BackboneError> {
+        state_dict::load_state_dict(backbone_name(self.config), &self.program, &mut self.parameters, entries)
+    }
+
+    /// Multiply-adds of the convolutions for one image, forward.
+    ///
+    /// # Errors
+    ///
+    /// Images that are too small.
+    pub fn multiply_adds(&self, image_size: usize) -> Result<u64, BackboneError> {
+        Ok(self.program.multiply_adds(&self.slot_dims(1, image_size)?))
+    }
+
+    /// Smallest edge of an image in pixels.
+    pub fn minimum_image_size(&self) -> usize {
+        self.program.minimum_image_size()
+    }
+
+    fn slot_dims(&self, n: usize, image_size: usize) -> Result<Vec<Dims>, BackboneError> {
+        let too_large = BackboneError::TooLarge { n, image_size };
+        if image_size > MAX_IMAGE_SIZE {
+            return Err(too_large);
+        }
+        let dims = self.program.slot_dims(image_size).ok_or_else(|| BackboneError::ImageTooSmall {
+            backbone: backbone_name(self.config),
+            image_size,
+            minimum: self.program.minimum_image_size(),
+        })?;
+        let addressable =
+            |d: &Dims| n.checked_mul(d.len()).is_some_and(|len| len <= isize::MAX as usize / size_of::<f32>());
+        if dims.iter().all(addressable) { Ok(dims) } else { Err(too_large) }
+    }
+
+    fn check_batch(&self, images: &[f32], n: usize, image_size: usize) -> Result<Vec<Dims>, BackboneError> {
+        if n == 0 {
+            return Err(BackboneError::EmptyBatch);
+        }
+        let dims = self.slot_dims(n, image_size)?;
+        let expected = n * image_size * image_size * IMAGE_CHANNELS;
+        check_length("images", "[n, image_size, image_size, 3]", images.len(), expected)?;
+        Ok(dims)
+    }
+}
+
+fn check_length(what: &'static str, shape: &'static str, actual: usize, expected: usize) -> Result<(), BackboneError> {
+    if actual == expected { Ok(()) } else { Err(BackboneError::WrongLength { what, shape, expected, actual }) }
+}
+
+fn build_program(config: BackboneConfig) -> Program {
+    let resnet = |block, depths, stem: Stem| build_resnet(block, depths, stem);
+    match config {
+        BackboneConfig::Resnet18(c) => resnet(Block::Basic, [2, 2, 2, 2], c.stem),
+        BackboneConfig::Resnet34(c) => resnet(Block::Basic, [3, 4, 6, 3], c.stem),
+        BackboneConfig::Resnet50(c) => resnet(Block::Bottleneck, [3, 4, 6, 3], c.stem),
+        BackboneConfig::DarknetTiny(_) => build_darknet_tiny(),
+    }
+}
+
+fn backbone_name(config: BackboneConfig) -> &'static str {
+    match config {
+        BackboneConfig::Resnet18(_) => "resnet18",
+        BackboneConfig::Resnet34(_) => "resnet34",
+        BackboneConfig::Resnet50(_) => "resnet50",
+        BackboneConfig::DarknetTiny(_) => "darknet_tiny",
+    }
+}

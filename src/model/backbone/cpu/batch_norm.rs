@@ -1,0 +1,303 @@
+//! Batch norm with the residual and the ReLU that follow it, in one sweep forward and two backward.
+
+use rayon::prelude::*;
+
+use super::super::op::Residual;
+
+/// Positions of one partial sum: `f32` inside, `f64` between them.
+const BLOCK: usize = 128;
+
+/// Mean and variance of each channel over a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Moments {
+    /// Mean.
+    pub(crate) mean: Vec<f64>,
+    /// Sum of squared deviations from the mean.
+    pub(crate) squares: Vec<f64>,
+    /// Values per channel.
+    pub(crate) count: usize,
+}
+
+/// Moments of `y` `[positions, channels]`: exact two-pass moments of each block, merged in order (Chan et al.).
+pub(crate) fn moments(y: &[f32], channels: usize) -> Moments {
+    let mut partials = vec![0.0_f32; y.len().div_ceil(BLOCK * channels) * 2 * channels];
+    partials.par_chunks_mut(2 * channels).zip(y.par_chunks(BLOCK * channels)).for_each(|(partial, y)| {
+        block_moments(y, channels, partial);
+    });
+    let mut moments = Moments { mean: vec![0.0; channels], squares: vec![0.0; channels], count: 0 };
+    for (partial, y) in partials.chunks(2 * channels).zip(y.chunks(BLOCK * channels)) {
+        moments.merge(partial, y.len() / channels);
+    }
+    moments
+}
+
+impl Moments {
+    /// Adds a block of `count` positions whose means and squared deviations are the halves of `partial`.
+    fn merge(&mut self, partial: &[f32], count: usize) {
+        let (means, squares) = partial.split_at(self.mean.len());
+        let total = (self.count + count) as f64;
+        let (share, cross) = (count as f64 / total, self.count as f64 * count as f64 / total);
+        for c in 0..self.mean.len() {
+            let delta = f64::from(means[c]) - self.mean[c];
+            self.mean[c] += delta * share;
+            self.squares[c] += f64::from(squares[c]) + delta * delta * cross;
+        }
+        self.count += count;
+    }
+}
+
+multiversion! {
+    fn block_moments(y: &[f32], channels: usize, partial: &mut [f32]) {
+        let (mean, squares) = partial.split_at_mut(channels);
+        let inverse = 1.0 / (y.len() / channels) as f32;
+        mean.fill(0.0);
+        squares.fill(0.0);
+        for row in y.chunks_exact(channels) {
+            for (m, v) in mean.iter_mut().zip(row) {
+                *m += v;
+            }
+        }
+        for m in mean.iter_mut() {
+            *m *= inverse;
+        }
+        for row in y.chunks_exact(channels) {
+            for ((s, m), v) in squares.iter_mut().zip(&*mean).zip(row) {
+                let d = v - m;
+                *s += d * d;
+            }
+        }
+    }
+}
+
+/// What turns a value of the convolution into one of the batch norm: `y * scale + shift`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Affine {
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+}
+
+const NO_RESIDUAL: u8 = 0;
+const BEFORE_RELU: u8 = 1;
+const AFTER_RELU: u8 = 2;
+
+/// Positions of one elementwise task.
+fn elementwise_block(channels: usize) -> usize {
+    (1_usize << 15).div_ceil(channels)
+}
+
+/// `out = relu(y * scale + shift + r)` in the variants of `residual` and `relu`.
+pub(crate) fn normalize(y: &[f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool, out: &mut [f32]) {
+    let block = elementwise_block(affine.scale.len()) * affine.scale.len();
+    out.par_chunks_mut(block).zip(y.par_chunks(block)).enumerate().for_each(|(idx, (out, y))| {
+        out.copy_from_slice(y);
+        normalize_block(out, affine, residual.map(|r| &r[idx * block..][..y.len()]), relu);
+    });
+}
+
+/// `normalize` in place.
+pub(crate) fn normalize_in_place(y: &mut [f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool) {
+    let block = elementwise_block(affine.scale.len()) * affine.scale.len();
+    y.par_chunks_mut(block).enumerate().for_each(|(idx, y)| {
+        let len = y.len();
+        normalize_block(y, affine, residual.map(|r| &r[idx * block..][..len]), relu);
+    });
+}
+
+fn normalize_block(y: &mut [f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool) {
+    let Affine { scale, shift } = affine;
+    match (residual, relu) {
+        (Residual::None, false) => normalize_rows::<NO_RESIDUAL, false>(y, scale, shift, &[]),
+        (Residual::None, true) => normalize_rows::<NO_RESIDUAL, true>(y, scale, shift, &[]),
+        (Residual::BeforeRelu(r), true) => normalize_rows::<BEFORE_RELU, true>(y, scale, shift, r),
+        (Residual::AfterRelu(r), true) => normalize_rows::<AFTER_RELU, true>(y, scale, shift, r),
+        (Residual::BeforeRelu(r) | Residual::AfterRelu(r), false) => {
+            normalize_rows::<AFTER_RELU, false>(y, scale, shift, r);
+        }
+    }
+}
+
+multiversion! {
+    fn normalize_rows<const RESIDUAL: u8, const RELU: bool>(y: &mut [f32], scale: &[f32], shift: &[f32], residual: &[f32]) {
+        let channels = scale.len();
+        let shift = &shift[..channels];
+        for (idx, row) in y.chunks_exact_mut(channels).enumerate() {
+            let added = if RESIDUAL == NO_RESIDUAL { scale } else { &residual[idx * channels..][..channels] };
+            for c in 0..channels {
+                let mut v = row[c] * scale[c] + shift[c];
+                if RESIDUAL == BEFORE_RELU {
+                    v += added[c];
+                }
+                if RELU {
+                    // Written so that NaN stays NaN.
+                    v = if v < 0.0 { 0.0 } else { v };
+                }
+                if RESIDUAL == AFTER_RELU {
+                    v += added[c];
+                }
+                row[c] = v;
+            }
+        }
+    }
+}
+
+/// What the backward pass of one batch norm reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackwardInput<'a> {
+    /// Output of the convolution `[positions, channels]`.
+    pub(crate) y: &'a [f32],
+    /// Output of the layer.
+    pub(crate) output: &'a [f32],
+    /// The forward transform.
+    pub(crate) affine: &'a Affine,
+    /// Batch mean.
+    pub(crate) mean: &'a [f32],
+    /// One over the batch's standard deviation.
+    pub(crate) inv_std: &'a [f32],
+}
+
+/// The gradient that a residual receives: `true` adds to what is there.
+pub(crate) type ResidualGradient<'a> = (&'a mut [f32], bool);
+
+/// Turns `d` from the gradient of the layer's output into the gradient of the convolution's output, adds to the
+/// gradients of scale and shift, and passes on the residual's share.
+pub(crate) fn backward(
+    input: BackwardInput<'_>,
+    relu: bool,
+    residual: Residual<ResidualGradient<'_>>,
+    d: &mut [f32],
+    d_scale: &mut [f32],
+    d_shift: &mut [f32],
+) {
+    let channels = input.mean.len();
+    let before_relu = matches!(residual, Residual::BeforeRelu(_));
+    if let Residual::AfterRelu((target, accumulate)) = residual {
+        pass_on(d, target, accumulate);
+    } else if let Residual::BeforeRelu((target, accumulate)) = residual {
+        if relu {
+            mask_by_output(d, input.output);
+        }
+        pass_on(d, target, accumulate);
+    }
+    // Without a residual inside the ReLU, its mask follows from `y` alone.
+    let masked = relu && !before_relu;
+
+    let mut partials = vec![0.0_f32; d.len().div_ceil(BLOCK * channels) * 2 * channels];
+    let block = BLOCK * channels;
+    partials.par_chunks_mut(2 * channels).zip(d.par_chunks(block)).zip(input.y.par_chunks(block)).for_each(
+        |((partial, d), y)| {
+            let BackwardInput { affine, mean, inv_std, .. } = input;
+            if masked {
+                backward_sums::<true>(d, y, &affine.scale, &affine.shift, mean, inv_std, partial);
+            } else {
+                backward_sums::<false>(d, y, &affine.scale, &affine.shift, mean, inv_std, partial);
+            }
+        },
+    );
+    let mut sums = vec![0.0_f64; 2 * channels];
+    for partial in partials.chunks(2 * channels) {
+        for (sum, p) in sums.iter_mut().zip(partial) {
+            *sum += f64::from(*p);
+        }
+    }
+    let count = (d.len() / channels) as f64;
+    for c in 0..channels {
+        d_shift[c] += sums[c] as f32;
+        d_scale[c] += sums[channels + c] as f32;
+    }
+    let mean_d: Vec<f32> = sums[..channels].iter().map(|s| (s / count) as f32).collect();
+    let slope: Vec<f32> =
+        sums[channels..].iter().zip(input.inv_std).map(|(s, inv)| (s / count * f64::from(*inv)) as f32).collect();
+
+    let block = elementwise_block(channels) * channels;
+    d.par_chunks_mut(block).zip(input.y.par_chunks(block)).for_each(|(d, y)| {
+        let BackwardInput { affine, mean, .. } = input;
+        if masked {
+            backward_rows::<true>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
+        } else {
+            backward_rows::<false>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
+        }
+    });
+}
+
+fn mask_by_output(d: &mut [f32], output: &[f32]) {
+    d.par_chunks_mut(1 << 15).zip(output.par_chunks(1 << 15)).for_each(|(d, output)| mask_rows(d, output));
+}
+
+multiversion! {
+    fn mask_rows(d: &mut [f32], output: &[f32]) {
+        for (d, o) in d.iter_mut().zip(output) {
+            *d = if *o > 0.0 { *d } else { 0.0 };
+        }
+    }
+}
+
+fn pass_on(d: &[f32], target: &mut [f32], accumulate: bool) {
+    target.par_chunks_mut(1 << 15).zip(d.par_chunks(1 << 15)).for_each(|(target, d)| {
+        if accumulate {
+            add_rows(target, d);
+        } else {
+            target.copy_from_slice(d);
+        }
+    });
+}
+
+multiversion! {
+    fn add_rows(target: &mut [f32], d: &[f32]) {
+        for (t, d) in target.iter_mut().zip(d) {
+            *t += d;
+        }
+    }
+}
+
+multiversion! {
+    /// Sums of the masked gradient and of its product with the standardised value.
+    fn backward_sums<const MASKED: bool>(
+        d: &[f32],
+        y: &[f32],
+        scale: &[f32],
+        shift: &[f32],
+        mean: &[f32],
+        inv_std: &[f32],
+        partial: &mut [f32],
+    ) {
+        let channels = scale.len();
+        let (shift, mean) = (&shift[..channels], &mean[..channels]);
+        let (sum, product) = partial.split_at_mut(channels);
+        let product = &mut product[..channels];
+        sum.fill(0.0);
+        product.fill(0.0);
+        for (d, y) in d.chunks_exact(channels).zip(y.chunks_exact(channels)) {
+            for c in 0..channels {
+                let dz = if !MASKED || y[c] * scale[c] + shift[c] > 0.0 { d[c] } else { 0.0 };
+                sum[c] += dz;
+                product[c] += dz * (y[c] - mean[c]);
+            }
+        }
+        for (p, inv) in product.iter_mut().zip(inv_std) {
+            *p *= inv;
+        }
+    }
+}
+
+multiversion! {
+    /// `d = scale * (dz - mean(dz) - (y - mean) * slope)`; `scale` already holds gamma over the deviation.
+    fn backward_rows<const MASKED: bool>(
+        d: &mut [f32],
+        y: &[f32],
+        scale: &[f32],
+        shift: &[f32],
+        mean: &[f32],
+        mean_d: &[f32],
+        slope: &[f32],
+    ) {
+        let channels = scale.len();
+        let (shift, mean, mean_d, slope) =
+            (&shift[..channels], &mean[..channels], &mean_d[..channels], &slope[..channels]);
+        for (d, y) in d.chunks_exact_mut(channels).zip(y.chunks_exact(channels)) {
+            for c in 0..channels {
+                let dz = if !MASKED || y[c] * scale[c] + shift[c] > 0.0 { d[c] } else { 0.0 };
+                d[c] = scale[c] * (dz - mean_d[c] - (y[c] - mean[c]) * slope[c]);
+            }
+        }
+    }
+}

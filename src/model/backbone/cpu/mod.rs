@@ -1,0 +1,12 @@
+//! CPU kernels over channels-last `f32` slices. Work is cut into blocks that depend on shapes alone, each output
+//! is computed by one task in a fixed order, and partial sums are added in block order: the bits do not depend on
+//! the number of threads.
+
+#[macro_use]
+mod multiversion;
+pub(super) mod batch_norm;
+pub(super) mod conv;
+mod im2col;
+mod matrix;
+pub(super) mod pool;
+mod scratch;

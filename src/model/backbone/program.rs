@@ -1,0 +1,166 @@
+//! The network as a flat list of operations, and what follows from it: shapes, work, smallest image.
+
+use super::layers::{ConvBn, Dims, GlobalPool, MaxPool};
+use super::op::{Op, Residual, Slot};
+
+/// A tensor that is trained, as the outside sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// Its name in torchvision's state dict.
+    pub name: String,
+    /// Its shape in PyTorch: `[out, in, k, k]` or `[channels]`.
+    pub shape: Vec<usize>,
+    /// Where it begins in the flat buffer.
+    pub offset: usize,
+    /// How many values it holds.
+    pub len: usize,
+}
+
+/// A batch norm, as the outside sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormSpec {
+    /// Its name in torchvision's state dict, such as `layer1.0.bn1`.
+    pub name: String,
+    /// Its channels.
+    pub channels: usize,
+}
+
+/// The network: built once from its configuration, never changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// The operations in order.
+    pub ops: Vec<Op>,
+    /// Trained tensors in the order of torchvision's state dict.
+    pub parameters: Vec<ParameterSpec>,
+    /// Batch norms in the order of torchvision's state dict.
+    pub norms: Vec<NormSpec>,
+    /// How many slots there are.
+    pub num_slots: usize,
+    /// The slot that holds the features.
+    pub output: Slot,
+    /// Length of one feature vector.
+    pub feature_dim: usize,
+}
+
+/// The slot that holds the images.
+pub const IMAGES: Slot = Slot(0);
+
+/// Channels of an image.
+pub const IMAGE_CHANNELS: usize = 3;
+
+impl Program {
+    /// Height, width and channels of every slot for square images, or nothing where the image vanishes on the way.
+    pub fn slot_dims(&self, image_size: usize) -> Option<Vec<Dims>> {
+        let mut dims = vec![Dims { height: 0, width: 0, channels: 0 }; self.num_slots];
+        if image_size == 0 {
+            return None;
+        }
+        dims[IMAGES.0] = Dims { height: image_size, width: image_size, channels: IMAGE_CHANNELS };
+        for op in &self.ops {
+            dims[op.output().0] = match op {
+                Op::ConvBn { layer, input, .. } => layer.output_dims(dims[input.0])?,
+                Op::MaxPool { layer, input, .. } => layer.output_dims(dims[input.0])?,
+                Op::GlobalPool { input, .. } => GlobalPool::output_dims(dims[input.0]),
+            };
+        }
+        Some(dims)
+    }
+
+    /// Multiply-adds of the convolutions for one image, forward.
+    pub fn multiply_adds(&self, dims: &[Dims]) -> u64 {
+        let of = |op: &Op| match op {
+            Op::ConvBn { layer, output, .. } => layer.multiply_adds(dims[output.0]),
+            Op::MaxPool { .. } | Op::GlobalPool { .. } => 0,
+        };
+        self.ops.iter().map(of).sum()
+    }
+
+    /// The smallest image that leaves at least one position everywhere.
+    pub fn minimum_image_size(&self) -> usize {
+        let mut size = 1;
+        while self.slot_dims(size).is_none() {
+            size += 1;
+        }
+        size
+    }
+
+    /// How many values all trained tensors hold.
+    pub fn num_parameters(&self) -> usize {
+        self.parameters.iter().map(|p| p.len).sum()
+    }
+}
+
+/// Collects layers and operations.
+#[derive(Debug)]
+pub(super) struct ProgramBuilder {
+    program: Program,
+}
+
+impl ProgramBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            program: Program {
+                ops: Vec::new(),
+                parameters: Vec::new(),
+                norms: Vec::new(),
+                num_slots: 1,
+                output: IMAGES,
+                feature_dim: 0,
+            },
+        }
+    }
+
+    fn parameter(&mut self, name: String, shape: Vec<usize>) -> usize {
+        let offset = self.program.num_parameters();
+        let len = shape.iter().product();
+        self.program.parameters.push(ParameterSpec { name, shape, offset, len });
+        self.program.parameters.len() - 1
+    }
+
+    fn slot(&mut self) -> Slot {
+        self.program.num_slots += 1;
+        Slot(self.program.num_slots - 1)
+    }
+
+    /// Declares a convolution and its batch norm; the order of declarations is the order of the state dict.
+    #[allow(clippy::too_many_arguments, reason = "the numbers that define a convolution")]
+    pub(super) fn conv_bn(
+        &mut self,
+        conv_name: &str,
+        bn_name: &str,
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> ConvBn {
+        let weight = self.parameter(format!("{conv_name}.weight"), vec![out_channels, in_channels, kernel, kernel]);
+        let scale = self.parameter(format!("{bn_name}.weight"), vec![out_channels]);
+        let shift = self.parameter(format!("{bn_name}.bias"), vec![out_channels]);
+        self.program.norms.push(NormSpec { name: bn_name.to_owned(), channels: out_channels });
+        let norm = self.program.norms.len() - 1;
+        ConvBn { in_channels, out_channels, kernel, stride, padding, weight, scale, shift, norm }
+    }
+
+    /// Applies a declared layer.
+    pub(super) fn apply(&mut self, layer: ConvBn, input: Slot, residual: Residual<Slot>, relu: bool) -> Slot {
+        let output = self.slot();
+        self.program.ops.push(Op::ConvBn { layer, input, residual, relu, output });
+        output
+    }
+
+    pub(super) fn max_pool(&mut self, layer: MaxPool, input: Slot) -> Slot {
+        let output = self.slot();
+        self.program.ops.push(Op::MaxPool { layer, input, output });
+        output
+    }
+
+    /// Ends the program with the features.
+    pub(super) fn finish(mut self, layer: GlobalPool, input: Slot, feature_dim: usize) -> Program {
+        let output = self.slot();
+        self.program.ops.push(Op::GlobalPool { layer, input, output });
+        self.program.output = output;
+        self.program.feature_dim = feature_dim;
+        self.program
+    }
+}

@@ -1,0 +1,133 @@
+//! Memory of the passes: allocated once for a shape, used again at every step, never cleared.
+
+use super::layers::Dims;
+use super::layers::conv_bn::BatchStatistics;
+use super::memory_plan::{Lifetime, MemoryPlan, plan_memory};
+use super::op::Op;
+use super::program::{IMAGES, Program};
+
+/// Buffers addressed by number; one that is written is taken out while others are read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Buffers {
+    buffers: Vec<Vec<f32>>,
+}
+
+impl Buffers {
+    /// Makes the buffers fit; what fits already is left alone, whatever it holds.
+    fn fit(&mut self, lengths: impl ExactSizeIterator<Item = usize>) {
+        self.buffers.resize_with(lengths.len(), Vec::new);
+        for (buffer, len) in self.buffers.iter_mut().zip(lengths) {
+            if buffer.len() < len {
+                // Not `resize`: the old content would be copied.
+                *buffer = vec![0.0; len];
+            }
+        }
+    }
+
+    pub(super) fn get(&self, idx: usize, len: usize) -> &[f32] {
+        &self.buffers[idx][..len]
+    }
+
+    pub(super) fn take(&mut self, idx: usize) -> Vec<f32> {
+        std::mem::take(&mut self.buffers[idx])
+    }
+
+    pub(super) fn put(&mut self, idx: usize, buffer: Vec<f32>) {
+        self.buffers[idx] = buffer;
+    }
+}
+
+/// What one forward pass in training keeps for its way back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pass {
+    /// Images in the batch; 0 while nothing is kept.
+    pub(super) n: usize,
+    /// Shape of every slot.
+    pub(super) dims: Vec<Dims>,
+    /// One buffer a slot.
+    pub(super) slots: Buffers,
+    /// One buffer an operation: what its convolution gave.
+    pub(super) conv_outputs: Buffers,
+    /// One entry an operation.
+    pub(super) statistics: Vec<BatchStatistics>,
+}
+
+impl Pass {
+    /// Makes room for a batch; nothing is kept until the forward pass is complete.
+    pub(super) fn fit(&mut self, program: &Program, dims: Vec<Dims>, n: usize) {
+        self.n = 0;
+        self.slots.fit(dims.iter().map(|d| n * d.len()));
+        self.conv_outputs.fit(program.ops.iter().map(|op| match op {
+            Op::ConvBn { output, .. } => n * dims[output.0].len(),
+            Op::MaxPool { .. } | Op::GlobalPool { .. } => 0,
+        }));
+        self.statistics.resize_with(program.ops.len(), BatchStatistics::default);
+        self.dims = dims;
+    }
+}
+
+/// Slots that share buffers by lifetime: activations at inference, gradients on the way back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedSlots {
+    plan: MemoryPlan,
+    buffers: Buffers,
+    /// Values of each slot.
+    lengths: Vec<usize>,
+}
+
+impl SharedSlots {
+    /// Activations: alive from the operation that writes them to the last one that reads them.
+    pub(super) fn fit_activations(&mut self, program: &Program, dims: &[Dims], n: usize) {
+        let mut lifetimes = empty_lifetimes(dims, n);
+        // The caller's images are read where they are.
+        lifetimes[IMAGES.0].len = 0;
+        for (step, op) in program.ops.iter().enumerate() {
+            lifetimes[op.output().0].first = step;
+            lifetimes[op.output().0].last = step;
+            op.inputs().for_each(|slot| lifetimes[slot.0].last = step);
+        }
+        lifetimes[program.output.0].last = program.ops.len();
+        self.fit(&lifetimes);
+    }
+
+    /// Gradients: alive from the last reader of the activation to the operation that wrote it.
+    pub(super) fn fit_gradients(&mut self, program: &Program, dims: &[Dims], n: usize) {
+        let mut lifetimes = empty_lifetimes(dims, n);
+        // Nobody wants the gradient of the images.
+        lifetimes[IMAGES.0].len = 0;
+        for (idx, op) in program.ops.iter().enumerate() {
+            let step = program.ops.len() - idx;
+            lifetimes[op.output().0].last = step;
+            op.inputs().for_each(|slot| lifetimes[slot.0].first = step);
+        }
+        lifetimes[program.output.0].first = 0;
+        self.fit(&lifetimes);
+    }
+
+    fn fit(&mut self, lifetimes: &[Lifetime]) {
+        self.lengths = lifetimes.iter().map(|l| l.len).collect();
+        self.plan = plan_memory(lifetimes);
+        self.buffers.fit(self.plan.buffer_len.iter().copied());
+    }
+
+    pub(super) fn get(&self, slot: usize) -> &[f32] {
+        self.buffers.get(self.plan.buffer_of[slot], self.lengths[slot])
+    }
+
+    /// Takes the buffer of a slot; it may be longer than the slot.
+    pub(super) fn take(&mut self, slot: usize) -> Vec<f32> {
+        self.buffers.take(self.plan.buffer_of[slot])
+    }
+
+    pub(super) fn put(&mut self, slot: usize, buffer: Vec<f32>) {
+        self.buffers.put(self.plan.buffer_of[slot], buffer);
+    }
+
+    pub(super) fn len(&self, slot: usize) -> usize {
+        self.lengths[slot]
+    }
+}
+
+fn empty_lifetimes(dims: &[Dims], n: usize) -> Vec<Lifetime> {
+    dims.iter().map(|d| Lifetime { first: 0, last: 0, len: n * d.len() }).collect()
+}
