@@ -8,6 +8,8 @@
 mod backbone;
 pub mod backbone_config;
 pub mod backbone_error;
+#[cfg(test)]
+mod backbone_tests;
 mod cpu;
 mod darknet_tiny;
 mod execute;

@@ -6,7 +6,15 @@
 mod multiversion;
 pub(super) mod batch_norm;
 pub(super) mod conv;
+#[cfg(test)]
+mod conv_tests;
 mod im2col;
 mod matrix;
+#[cfg(test)]
+mod norm_tests;
 pub(super) mod pool;
+#[cfg(test)]
+mod pool_tests;
+#[cfg(test)]
+mod reference;
 mod scratch;

@@ -1,0 +1,170 @@
+//! What callers rely on beyond the numbers.
+
+use super::backbone_config::{DarknetTinyConfig, ResnetConfig, Stem};
+use super::{Backbone, BackboneConfig, BackboneError, StateData};
+
+const DARKNET: BackboneConfig = BackboneConfig::DarknetTiny(DarknetTinyConfig {});
+const RESNET: BackboneConfig =
+    BackboneConfig::Resnet18(ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false });
+
+fn images(n: usize, size: usize) -> Vec<f32> {
+    (0..n * size * size * 3).map(|i| ((i * 7919 % 1009) as f32) / 504.5 - 1.0).collect()
+}
+
+/// Bits of everything that two steps leave behind.
+fn two_steps(config: BackboneConfig, size: usize) -> Vec<u32> {
+    let mut backbone = Backbone::build(&config, 5).unwrap();
+    let mut left = Vec::new();
+    for n in [5, 3] {
+        let x = images(n, size);
+        backbone.zero_gradients();
+        for pass in 0..2 {
+            left.extend(backbone.forward_train(pass, &x, n, size).unwrap());
+        }
+        let grad = vec![0.5; n * backbone.feature_dim()];
+        for pass in 0..2 {
+            backbone.backward(pass, &grad).unwrap();
+        }
+        left.extend(backbone.gradients());
+        let (values, gradients) = backbone.values_and_gradients_mut();
+        values.iter_mut().zip(gradients).for_each(|(v, g)| *v -= 0.01 * g);
+        left.extend(backbone.forward_eval(&x, n, size).unwrap());
+    }
+    for entry in backbone.state_dict() {
+        if let StateData::F32(values) = entry.data {
+            left.extend(values);
+        }
+    }
+    left.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for (config, size) in [(DARKNET, 19), (RESNET, 33)] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| two_steps(config, size))
+        };
+        let one = run(1);
+        assert!(one.iter().all(|bits| f32::from_bits(*bits).is_finite()));
+        assert!(run(2) == one && run(5) == one);
+    }
+}
+
+#[test]
+fn memory_of_another_shape_leaves_no_trace() {
+    let (n, size) = (3, 16);
+    let x = images(n, size);
+    let step = |backbone: &mut Backbone| {
+        backbone.zero_gradients();
+        let mut left = backbone.forward_train(0, &x, n, size).unwrap();
+        backbone.backward(0, &vec![1.0; n * backbone.feature_dim()]).unwrap();
+        left.extend(backbone.gradients());
+        left
+    };
+    let mut fresh = Backbone::build(&DARKNET, 1).unwrap();
+    let mut used = Backbone::build(&DARKNET, 1).unwrap();
+    let larger = images(4, 24);
+    used.forward_train(0, &larger, 4, 24).unwrap();
+    used.backward(0, &vec![1.0; 4 * 128]).unwrap();
+    used.forward_eval(&larger, 4, 24).unwrap();
+    assert!(step(&mut fresh) == step(&mut used));
+}
+
+#[test]
+fn only_training_moves_the_statistics() {
+    let mut backbone = Backbone::build(&DARKNET, 1).unwrap();
+    let before = backbone.state_dict();
+    let x = images(2, 16);
+    backbone.forward_eval(&x, 2, 16).unwrap();
+    assert_eq!(backbone.state_dict(), before);
+    backbone.forward_train(0, &x, 2, 16).unwrap();
+    backbone.forward_train(1, &x, 2, 16).unwrap();
+    let after = backbone.state_dict();
+    let counts: Vec<_> = after.iter().filter(|e| e.name.ends_with("num_batches_tracked")).map(|e| &e.data).collect();
+    assert_eq!(counts.len(), 7);
+    assert!(counts.iter().all(|data| **data == StateData::I64(vec![2])));
+}
+
+#[test]
+fn a_state_moves_to_another_network() {
+    let first = Backbone::build(&RESNET, 1).unwrap();
+    let mut second = Backbone::build(&RESNET, 2).unwrap();
+    assert_ne!(first.values(), second.values());
+    second.load_state_dict(&first.state_dict()).unwrap();
+    assert_eq!(first.values(), second.values());
+}
+
+#[test]
+fn a_wrong_state_is_refused_whole_and_explained() {
+    let mut backbone = Backbone::build(&DARKNET, 1).unwrap();
+    let before = backbone.state_dict();
+    let mut state = Backbone::build(&DARKNET, 2).unwrap().state_dict();
+    state.remove(0);
+    state[0].name = "fc.weight".to_owned();
+    state[1].shape = vec![64, 2];
+    let last = state.len() - 1;
+    state[last].data = StateData::F32(vec![0.0]);
+    let error = backbone.load_state_dict(&state).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the tensors do not fit `darknet_tiny`: missing `stem.bn.weight`, `stem.conv.weight`; unexpected `fc.weight`; \
+         of another shape `stem.bn.bias` (f32 [64, 2] instead of f32 [128]), `reduce.bn.num_batches_tracked` \
+         (f32 [] instead of i64 [])"
+    );
+    let mut state = before.clone();
+    state.push(state[3].clone());
+    assert!(
+        backbone.load_state_dict(&state).unwrap_err().to_string().contains("unexpected `stem.bn.running_mean` twice")
+    );
+    for (name, value) in [("stem.conv.weight", f32::NAN), ("stem.bn.running_var", -1.0)] {
+        let mut state = before.clone();
+        let entry = state.iter_mut().find(|e| e.name == name).unwrap();
+        let StateData::F32(values) = &mut entry.data else { panic!("{name} is not f32") };
+        values[0] = value;
+        let error = backbone.load_state_dict(&state).unwrap_err();
+        assert!(matches!(error, BackboneError::UnusableValue { name: n } if n == name));
+    }
+    assert_eq!(backbone.state_dict(), before);
+}
+
+#[test]
+fn impossible_calls_are_refused() {
+    let mut backbone = Backbone::build(&DARKNET, 1).unwrap();
+    let error = backbone.forward_train(0, &images(2, 7), 2, 7).unwrap_err();
+    assert!(matches!(error, BackboneError::ImageTooSmall { image_size: 7, minimum: 8, .. }));
+    assert!(matches!(backbone.multiply_adds(0), Err(BackboneError::ImageTooSmall { .. })));
+    assert!(matches!(backbone.forward_eval(&[], 0, 16), Err(BackboneError::EmptyBatch)));
+    assert!(matches!(backbone.forward_eval(&[], usize::MAX, 16), Err(BackboneError::TooLarge { .. })));
+    assert!(matches!(backbone.forward_eval(&[], 1, usize::MAX), Err(BackboneError::TooLarge { .. })));
+    assert!(matches!(backbone.forward_eval(&images(1, 8), 2, 8), Err(BackboneError::WrongLength { .. })));
+    assert!(matches!(backbone.forward_train(2, &images(1, 8), 1, 8), Err(BackboneError::UnknownPass { pass: 2 })));
+    assert!(matches!(backbone.backward(0, &[0.0; 128]), Err(BackboneError::NothingKept { pass: 0 })));
+    assert!(matches!(backbone.backward(2, &[0.0; 128]), Err(BackboneError::UnknownPass { pass: 2 })));
+    // A single 8×8 image still has 16 positions before the last pool halves them.
+    backbone.forward_train(0, &images(1, 8), 1, 8).unwrap();
+    assert!(matches!(backbone.backward(0, &[0.0; 127]), Err(BackboneError::WrongLength { .. })));
+    backbone.backward(0, &[0.0; 128]).unwrap();
+    assert!(matches!(backbone.backward(0, &[0.0; 128]), Err(BackboneError::NothingKept { pass: 0 })));
+    let mut resnet = Backbone::build(&RESNET, 1).unwrap();
+    let error = resnet.forward_train(0, &images(1, 32), 1, 32).unwrap_err();
+    assert!(matches!(&error, BackboneError::SingleValuePerChannel { layer, n: 1, .. } if layer == "layer4.0.bn1"));
+    resnet.forward_eval(&images(1, 1), 1, 1).unwrap();
+}
+
+#[test]
+fn not_a_number_reaches_features_and_gradients() {
+    let mut backbone = Backbone::build(&RESNET, 1).unwrap();
+    let mut x = images(2, 33);
+    x[1000] = f32::NAN;
+    assert!(backbone.forward_eval(&x, 2, 33).unwrap().iter().any(|v| v.is_nan()));
+    assert!(backbone.forward_train(0, &x, 2, 33).unwrap().iter().any(|v| v.is_nan()));
+    backbone.backward(0, &vec![1.0; 2 * 512]).unwrap();
+    assert!(backbone.gradients().iter().any(|v| v.is_nan()));
+}
+
+#[test]
+fn it_can_move_between_threads() {
+    fn send<T: Send>() {}
+    send::<Backbone>();
+}

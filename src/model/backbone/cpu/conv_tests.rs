@@ -1,0 +1,78 @@
+//! Convolutions against their slow twins.
+
+use super::conv::{self, ConvShape};
+use super::reference::{self, deviation, numbers, shape};
+
+/// Kernels 1, 3, 7; strides 1, 2; odd sizes; channels that fill no vector; a batch of one.
+fn shapes() -> Vec<ConvShape> {
+    vec![
+        shape(2, [8, 8], [16, 8], [3, 1, 1]),
+        shape(1, [5, 7], [3, 5], [3, 1, 1]),
+        shape(3, [9, 6], [7, 13], [3, 2, 1]),
+        shape(2, [1, 1], [4, 4], [3, 1, 1]),
+        shape(2, [1, 1], [4, 4], [3, 2, 1]),
+        shape(2, [2, 3], [70, 66], [3, 1, 1]),
+        shape(1, [15, 15], [3, 8], [7, 2, 3]),
+        shape(2, [4, 3], [3, 9], [7, 2, 3]),
+        shape(2, [6, 6], [12, 10], [1, 1, 0]),
+        shape(3, [7, 5], [12, 10], [1, 2, 0]),
+        shape(1, [40, 33], [1, 1], [3, 1, 1]),
+        shape(2, [13, 13], [130, 17], [3, 1, 1]),
+        shape(1, [6, 6], [5, 3], [3, 1, 0]),
+        shape(40, [6, 6], [160, 20], [1, 1, 0]),
+    ]
+}
+
+const TOLERANCE: f64 = 1e-5;
+
+#[test]
+fn forward_is_the_direct_sum() {
+    for s in shapes() {
+        let (x, w) = (numbers(1, s.n * s.input.len()), numbers(2, s.depth() * s.output.channels));
+        let mut y = vec![f32::NAN; s.n * s.output.len()];
+        conv::forward(&s, &x, &w, &mut y);
+        let error = deviation(&y, &reference::forward(&s, &x, &w));
+        assert!(error < TOLERANCE, "{s:?}: {error}");
+    }
+}
+
+#[test]
+fn weight_gradient_is_the_direct_sum_and_is_added() {
+    for s in shapes() {
+        let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(2, s.n * s.output.len()));
+        let before = numbers(3, s.depth() * s.output.channels);
+        let mut dw = before.clone();
+        conv::weight_gradient(&s, &x, &dy, &mut dw);
+        let mut expected = reference::weight_gradient(&s, &x, &dy);
+        expected.iter_mut().zip(&before).for_each(|(e, b)| *e += f64::from(*b));
+        let error = deviation(&dw, &expected);
+        assert!(error < TOLERANCE, "{s:?}: {error}");
+    }
+}
+
+#[test]
+fn data_gradient_is_the_direct_sum_written_or_added() {
+    for s in shapes() {
+        let (dy, w) = (numbers(1, s.n * s.output.len()), numbers(2, s.depth() * s.output.channels));
+        let mut expected = reference::data_gradient(&s, &dy, &w);
+        let mut dx = vec![f32::NAN; s.n * s.input.len()];
+        conv::data_gradient(&s, &dy, &w, &mut dx, false);
+        let error = deviation(&dx, &expected);
+        assert!(error < TOLERANCE, "{s:?}: {error}");
+        let mut dx = numbers(3, s.n * s.input.len());
+        expected.iter_mut().zip(&dx).for_each(|(e, b)| *e += f64::from(*b));
+        conv::data_gradient(&s, &dy, &w, &mut dx, true);
+        let error = deviation(&dx, &expected);
+        assert!(error < TOLERANCE, "{s:?}, added: {error}");
+    }
+}
+
+#[test]
+fn one_bad_pixel_stays_visible() {
+    let s = shape(2, [6, 6], [4, 4], [3, 1, 1]);
+    let mut x = numbers(1, s.n * s.input.len());
+    x[17] = f32::NAN;
+    let mut y = vec![0.0; s.n * s.output.len()];
+    conv::forward(&s, &x, &numbers(2, s.depth() * s.output.channels), &mut y);
+    assert!(y.iter().any(|v| v.is_nan()));
+}
