@@ -1,0 +1,339 @@
+//! The edges of the pipeline: that inputs exist, and that each takes what the stage it names leaves.
+
+use std::collections::BTreeMap;
+
+use super::{
+    config_error::{Finding, Findings},
+    cycles::find_cycles,
+    node::{Entry, Node, NodeValue},
+    source::Span,
+    stage_check::{InputRef, StageDraft, record},
+    suggest::{did_you_mean, list},
+    walk::KeySpans,
+};
+use crate::stage::{ArtifactKind, InputDecl, StageKind};
+
+/// What the other stages are called and leave.
+struct Peers<'n> {
+    names: Vec<&'n str>,
+    kinds: Vec<Option<StageKind>>,
+    by_name: BTreeMap<&'n str, usize>,
+}
+
+impl Peers<'_> {
+    /// Names of the stages that leave what an input accepts, without the stage itself.
+    fn candidates(&self, accepts: &[ArtifactKind], own: usize) -> Vec<&str> {
+        let fits = |kind: &Option<StageKind>| kind.is_some_and(|kind| accepts.contains(&kind.output()));
+        (0..self.names.len()).filter(|idx| *idx != own && fits(&self.kinds[*idx])).map(|idx| self.names[idx]).collect()
+    }
+}
+
+/// Checks every stage's inputs and that no stage waits for itself.
+pub(crate) fn check(drafts: &mut [StageDraft<'_>], findings: &mut Findings) {
+    let peers = Peers {
+        names: drafts.iter().map(|draft| draft.name).collect(),
+        kinds: drafts.iter().map(|draft| draft.kind).collect(),
+        by_name: drafts.iter().enumerate().map(|(idx, draft)| (draft.name, idx)).collect(),
+    };
+    for (idx, draft) in drafts.iter_mut().enumerate() {
+        check_stage(idx, draft, &peers, findings);
+    }
+    check_cycles(drafts, findings);
+}
+
+fn check_stage(own: usize, draft: &mut StageDraft<'_>, peers: &Peers<'_>, findings: &mut Findings) {
+    static NONE: [Entry; 0] = [];
+    let entries = match draft.inputs_entry {
+        None => &NONE[..],
+        Some(entry) => {
+            record(&mut draft.places, "inputs", entry);
+            match &entry.value.value {
+                NodeValue::Map(entries) => entries,
+                NodeValue::Invalid => return,
+                _ if entry.value.is_null() => &NONE[..],
+                _ => {
+                    let message = format!("`inputs` must be a mapping, but is {}", entry.value.describe());
+                    findings.error(
+                        Finding::new("config::type", entry.value.span, message)
+                            .label("not a mapping")
+                            .help("write `inputs: { NAME: STAGE }`"),
+                    );
+                    return;
+                }
+            }
+        }
+    };
+    let Some(kind) = draft.kind else {
+        // What it takes is not known, but names of stages still are.
+        for entry in entries {
+            references(entry, own, draft, peers, findings);
+        }
+        return;
+    };
+    let decls = draft.protocol.and_then(|protocol| {
+        kind.protocols().iter().find(|(name, _)| *name == protocol).map(|(_, decls)| *decls)
+    });
+    for entry in entries {
+        let refs = references(entry, own, draft, peers, findings);
+        if kind.takes_any_input() {
+            check_free_input(entry, entries, &refs, findings);
+        } else if let Some(decls) = decls {
+            check_declared_input(entry, &refs, own, draft, decls, peers, findings);
+        }
+        draft.inputs.insert(entry.key.clone(), refs);
+    }
+    for decl in decls.unwrap_or_default().iter().filter(|decl| decl.required) {
+        if entries.iter().any(|entry| entry.key == decl.name) {
+            continue;
+        }
+        let span = draft.inputs_entry.map_or(draft.name_span, |entry| entry.key_span);
+        let candidates = peers.candidates(decl.accepts, own);
+        let stage = match candidates.as_slice() {
+            [] => String::from("STAGE"),
+            [one] => (*one).to_owned(),
+            many => format!("STAGE` with one of {}", list(many)).trim_end_matches('`').to_owned(),
+        };
+        let quote = if candidates.len() > 1 { "`" } else { "" };
+        let end = if candidates.len() > 1 { "" } else { "`" };
+        let message = format!("{} needs the input `{}`", subject(draft), decl.name);
+        let help = format!("add `{}: {stage}{quote}{end} below `inputs`: {}", decl.name, lower_first(decl.doc));
+        findings.error(
+            Finding::new("config::missing_input", span, message).label(format!("needs `{}`", decl.name)).help(help),
+        );
+    }
+}
+
+/// `stage `knn` (fit: knn)`: what has which inputs.
+fn subject(draft: &StageDraft<'_>) -> String {
+    match (draft.kind, draft.protocol) {
+        (Some(_), Some(protocol)) if !protocol.is_empty() => format!("`{protocol}` (stage `{}`)", draft.name),
+        (Some(kind), _) => format!("`{}` (stage `{}`)", kind.name(), draft.name),
+        (None, _) => format!("stage `{}`", draft.name),
+    }
+}
+
+fn lower_first(doc: &str) -> String {
+    let mut chars = doc.trim_end_matches('.').chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// The stages that an input names; those that do not exist are reported.
+fn references(
+    entry: &Entry,
+    own: usize,
+    draft: &mut StageDraft<'_>,
+    peers: &Peers<'_>,
+    findings: &mut Findings,
+) -> Vec<InputRef> {
+    let path = format!("inputs.{}", entry.key);
+    record(&mut draft.places, &path, entry);
+    let mut refs: Vec<InputRef> = vec![];
+    match &entry.value.value {
+        NodeValue::Seq(items) => {
+            for (idx, item) in items.iter().enumerate() {
+                let span = item.span.or(entry.key_span);
+                draft.places.insert(format!("{path}[{idx}]"), KeySpans { key: span, value: span });
+                let Some(reference) = reference(item, entry, own, peers, findings) else { continue };
+                if let Some(first) = refs.iter().find(|first| first.stage == reference.stage) {
+                    let message = format!("`{}` takes `{}` twice", entry.key, peers.names[reference.stage]);
+                    findings.error(
+                        Finding::new("config::duplicate_input", reference.span, message)
+                            .label("again here")
+                            .also(first.span, "first here")
+                            .help("keep one of the two"),
+                    );
+                    continue;
+                }
+                refs.push(reference);
+            }
+        }
+        _ => refs.extend(reference(&entry.value, entry, own, peers, findings)),
+    }
+    refs
+}
+
+fn reference(
+    node: &Node,
+    entry: &Entry,
+    own: usize,
+    peers: &Peers<'_>,
+    findings: &mut Findings,
+) -> Option<InputRef> {
+    if node.is_invalid() {
+        return None;
+    }
+    let span = node.span.or(entry.key_span);
+    // A stage may be called `1`, which YAML reads as a number.
+    let written = match &node.value {
+        NodeValue::Scalar(scalar) if !node.is_null() => scalar.text.as_str(),
+        _ => {
+            let message = format!("`{}` must be the name of a stage, but is {}", entry.key, node.describe());
+            let help = did_you_mean("", "stages are", peers.names.iter().copied());
+            findings.error(
+                Finding::new("config::type", span, message).label("not a name of a stage").maybe_help(help),
+            );
+            return None;
+        }
+    };
+    let Some(stage) = peers.by_name.get(written).copied() else {
+        let message = format!("there is no stage `{}`", super::node::shorten(written));
+        let others = peers.names.iter().copied().enumerate().filter(|(idx, _)| *idx != own).map(|(_, name)| name);
+        let help = did_you_mean(written, "stages are", others);
+        findings.error(Finding::new("config::unknown_stage", span, message).label("unknown stage").maybe_help(help));
+        return None;
+    };
+    if stage == own {
+        let message = format!("stage `{written}` takes its own result");
+        findings.error(
+            Finding::new("config::cycle", span, message).label("itself").help("name the stage whose result it needs"),
+        );
+        return None;
+    }
+    Some(InputRef { stage, span })
+}
+
+/// An input of a command: its name becomes part of a variable's name.
+fn check_free_input(entry: &Entry, all: &[Entry], refs: &[InputRef], findings: &mut Findings) {
+    let is_name = entry.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !is_name {
+        let message = format!("`{}` cannot be an input of a command", super::node::shorten(&entry.key));
+        findings.error(
+            Finding::new("config::name", entry.key_span, message)
+                .label("becomes part of a variable's name")
+                .help("use letters, digits and `_`: the program finds it in `SIMSIAM_PIPE_INPUT_<NAME>`"),
+        );
+    }
+    let upper = entry.key.to_ascii_uppercase();
+    if let Some(first) = all.iter().take_while(|other| other.key != entry.key).find(|other| other.key.to_ascii_uppercase() == upper) {
+        let message = format!("`{}` and `{}` would share the variable `SIMSIAM_PIPE_INPUT_{upper}`", first.key, entry.key);
+        findings.error(
+            Finding::new("config::name", entry.key_span, message)
+                .label("differs only in case")
+                .also(first.key_span, "from this")
+                .help("rename one of the two"),
+        );
+    }
+    check_single(entry, refs, findings);
+}
+
+fn check_single(entry: &Entry, refs: &[InputRef], findings: &mut Findings) {
+    if let NodeValue::Seq(items) = &entry.value.value {
+        let message = format!("`{}` takes one stage, but is a list of {}", entry.key, items.len());
+        let help = match (entry.value.value.first_text(), refs.len()) {
+            (Some(name), 1) => format!("write `{}: {name}`", entry.key),
+            _ => "name one stage".into(),
+        };
+        findings.error(
+            Finding::new("config::many_inputs", entry.value.span, message).label("a list").help(help),
+        );
+    }
+}
+
+impl NodeValue {
+    /// The text of a list's first element.
+    fn first_text(&self) -> Option<&str> {
+        match self {
+            Self::Seq(items) => items.first().and_then(Node::as_str),
+            _ => None,
+        }
+    }
+}
+
+fn check_declared_input(
+    entry: &Entry,
+    refs: &[InputRef],
+    own: usize,
+    draft: &StageDraft<'_>,
+    decls: &[InputDecl],
+    peers: &Peers<'_>,
+    findings: &mut Findings,
+) {
+    let Some(decl) = decls.iter().find(|decl| decl.name == entry.key) else {
+        let names: Vec<&str> = decls.iter().map(|decl| decl.name).collect();
+        let help = match did_you_mean(&entry.key, "it takes", names.iter().copied()) {
+            Some(help) => help,
+            None => String::from("it takes none: remove the key"),
+        };
+        let message = format!("{} takes no input `{}`", subject(draft), super::node::shorten(&entry.key));
+        findings.error(
+            Finding::new("config::unknown_input", entry.key_span, message).label("unknown input").help(help),
+        );
+        return;
+    };
+    if decl.many {
+        if matches!(&entry.value.value, NodeValue::Seq(items) if items.is_empty()) && decl.required {
+            findings.error(
+                Finding::new("config::missing_input", entry.value.span, format!("`{}` names no stage", entry.key))
+                    .label("empty"),
+            );
+        }
+    } else {
+        check_single(entry, refs, findings);
+    }
+    for reference in refs {
+        let Some(kind) = peers.kinds[reference.stage] else { continue };
+        if decl.accepts.contains(&kind.output()) {
+            continue;
+        }
+        let takes: Vec<&str> = decl.accepts.iter().map(|kind| with_article(*kind)).collect();
+        let name = peers.names[reference.stage];
+        let message = format!(
+            "`{}` takes {}, but `{name}` is {}",
+            entry.key,
+            takes.join(" or "),
+            with_article(kind.output())
+        );
+        let candidates = peers.candidates(decl.accepts, own);
+        let help = if candidates.is_empty() {
+            let kinds: Vec<&str> = StageKind::ALL
+                .into_iter()
+                .filter(|kind| decl.accepts.contains(&kind.output()))
+                .map(StageKind::name)
+                .collect();
+            format!("no stage leaves {}: add one that uses {}", takes.join(" or "), list(&kinds))
+        } else {
+            format!("stages that leave {}: {}", takes.join(" or "), list(&candidates))
+        };
+        findings.error(
+            Finding::new("config::wrong_artifact", reference.span, message)
+                .label(format!("not {}", takes.join(" or ")))
+                .help(help),
+        );
+    }
+}
+
+fn with_article(kind: ArtifactKind) -> &'static str {
+    match kind {
+        ArtifactKind::Dataset => "a dataset",
+        ArtifactKind::Augmentation => "an augmentation",
+        ArtifactKind::Encoder => "an encoder",
+        ArtifactKind::Embeddings => "embeddings",
+        ArtifactKind::Classifier => "a classifier",
+        ArtifactKind::Report => "a report",
+        ArtifactKind::Files => "files of a command",
+    }
+}
+
+fn check_cycles(drafts: &[StageDraft<'_>], findings: &mut Findings) {
+    let mut edges: BTreeMap<(usize, usize), Span> = BTreeMap::new();
+    for (to, draft) in drafts.iter().enumerate() {
+        for reference in draft.inputs.values().flatten() {
+            edges.entry((reference.stage, to)).or_insert(reference.span);
+        }
+    }
+    let pairs: Vec<(usize, usize)> = edges.keys().copied().collect();
+    for cycle in find_cycles(drafts.len(), &pairs) {
+        let Some(&first) = cycle.first() else { continue };
+        let second = cycle.get(1).copied().unwrap_or(first);
+        let names: Vec<&str> = cycle.iter().chain([&first]).map(|idx| drafts[*idx].name).collect();
+        let span = edges.get(&(first, second)).copied().unwrap_or(drafts[first].name_span);
+        let message = format!("stages wait for each other: {}", names.join(" -> "));
+        let label = format!("`{}` waits for `{}` here", drafts[second].name, drafts[first].name);
+        findings.error(
+            Finding::new("config::cycle", span, message)
+                .label(label)
+                .help("an arrow leads from a stage to one that takes its result; take one of these inputs away"),
+        );
+    }
+}

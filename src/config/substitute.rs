@@ -1,0 +1,385 @@
+//! `${vars.x}` and `${env.X:-default}` in scalars; `$${` stands for `${` itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    config_error::{Finding, Findings},
+    load::{self, Budget, MAX_DEPTH},
+    node::{Node, NodeValue, Origin},
+    scalar::{Scalar, ScalarKind},
+    source::Span,
+    suggest::did_you_mean,
+};
+
+/// References that stand in each other's values; more is a mistake or an attack.
+const MAX_CHAIN: usize = 50;
+
+/// Replaces every reference below `stages` and beside it, and resolves `vars` so that mistakes there show.
+/// Returns the first keys under `vars` that something refers to.
+pub(crate) fn substitute(
+    root: &mut Node,
+    env: &dyn Fn(&str) -> Option<String>,
+    findings: &mut Findings,
+    budget: &mut Budget,
+) -> BTreeSet<String> {
+    let vars = root.get("vars").map(|entry| entry.value.clone());
+    let mut resolver = Resolver {
+        vars: vars.as_ref(),
+        env,
+        findings,
+        budget,
+        memo: BTreeMap::new(),
+        chain: vec![],
+        used: BTreeSet::new(),
+        absent: BTreeMap::new(),
+    };
+    if let NodeValue::Map(entries) = &mut root.value {
+        // What is used where counts before `vars` themselves are looked at.
+        for entry in entries.iter_mut().filter(|entry| entry.key != "vars") {
+            resolver.node(&mut entry.value);
+        }
+    }
+    let used = resolver.used.clone();
+    for entry in vars.as_ref().map(Node::entries).unwrap_or_default() {
+        let reference = Reference { written: format!("${{vars.{}}}", entry.key), span: entry.value.span };
+        resolver.variable(&entry.key, &reference);
+    }
+    used
+}
+
+/// The paths under `vars` that a tree refers to.
+pub(crate) fn referenced_vars(node: &Node) -> Vec<String> {
+    let mut paths = vec![];
+    collect(node, &mut paths);
+    paths
+}
+
+fn collect(node: &Node, paths: &mut Vec<String>) {
+    match &node.value {
+        NodeValue::Scalar(scalar) => {
+            for part in parts(&scalar.text) {
+                if let Part::Reference(body) = part
+                    && let Some(path) = body.trim().strip_prefix("vars.")
+                {
+                    paths.push(path.to_owned());
+                }
+            }
+        }
+        NodeValue::Seq(items) => items.iter().for_each(|item| collect(item, paths)),
+        NodeValue::Map(entries) => entries.iter().for_each(|entry| collect(&entry.value, paths)),
+        NodeValue::Invalid => {}
+    }
+}
+
+/// A piece of a scalar.
+#[derive(Debug, PartialEq)]
+enum Part<'t> {
+    Text(&'t str),
+    /// What stands between `${` and `}`.
+    Reference(&'t str),
+    /// A `${` that no `}` follows.
+    Unclosed(&'t str),
+}
+
+fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = vec![];
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            // `$${`: the first dollar goes, the rest is text.
+            parts.push(Part::Text(&rest[..at - 1]));
+            parts.push(Part::Text("${"));
+            rest = &rest[at + 2..];
+            continue;
+        }
+        if at > 0 {
+            parts.push(Part::Text(&rest[..at]));
+        }
+        let body = &rest[at + 2..];
+        match body.find('}') {
+            Some(end) => {
+                parts.push(Part::Reference(&body[..end]));
+                rest = &body[end + 1..];
+            }
+            None => {
+                parts.push(Part::Unclosed(&rest[at..]));
+                rest = "";
+            }
+        }
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Text(rest));
+    }
+    parts
+}
+
+struct Reference {
+    written: String,
+    span: Span,
+}
+
+struct Resolver<'a> {
+    vars: Option<&'a Node>,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    findings: &'a mut Findings,
+    budget: &'a mut Budget,
+    memo: BTreeMap<String, Node>,
+    chain: Vec<String>,
+    used: BTreeSet<String>,
+    /// Paths that are not there: each place that refers to one is a mistake of its own.
+    absent: BTreeMap<String, Finding>,
+}
+
+impl Resolver<'_> {
+    fn node(&mut self, node: &mut Node) {
+        match &mut node.value {
+            NodeValue::Scalar(scalar) if scalar.kind == ScalarKind::Str && scalar.text.contains("${") => {
+                *node = self.scalar(&scalar.text, node.span);
+            }
+            NodeValue::Seq(items) => items.iter_mut().for_each(|item| self.node(item)),
+            NodeValue::Map(entries) => entries.iter_mut().for_each(|entry| self.node(&mut entry.value)),
+            NodeValue::Scalar(_) | NodeValue::Invalid => {}
+        }
+    }
+
+    fn scalar(&mut self, text: &str, span: Span) -> Node {
+        let parts = parts(text);
+        if let [Part::Reference(body)] = parts.as_slice() {
+            let reference = self.reference(body, span);
+            let mut node = self.lookup(body, &reference);
+            let defined = (!body.trim().starts_with("env.")).then_some(node.span);
+            node.span = span;
+            node.origin = Some(Origin { written: reference.written, defined });
+            return node;
+        }
+        let mut joined = String::new();
+        let mut has_reference = false;
+        for part in parts {
+            let piece = match part {
+                Part::Text(text) => text.to_owned(),
+                Part::Unclosed(rest) => {
+                    let written = self.locate(rest, span);
+                    self.findings.error(
+                        Finding::new("config::reference", written, "`${` has no `}`")
+                            .label("begins here")
+                            .help("close the reference, or write `$${` for the text `${`"),
+                    );
+                    return Node::invalid(span);
+                }
+                Part::Reference(body) => {
+                    has_reference = true;
+                    let reference = self.reference(body, span);
+                    match self.lookup(body, &reference).value {
+                        NodeValue::Scalar(scalar) => scalar.text,
+                        NodeValue::Invalid => return Node::invalid(span),
+                        NodeValue::Seq(_) | NodeValue::Map(_) => {
+                            let message = format!("`{}` is a list or mapping and cannot be part of a text", reference.written);
+                            self.findings.error(
+                                Finding::new("config::reference", reference.span, message)
+                                    .help("refer to one of its values, or let the reference stand alone"),
+                            );
+                            return Node::invalid(span);
+                        }
+                    }
+                }
+            };
+            if !self.afford((0, piece.len()), span) {
+                return Node::invalid(span);
+            }
+            joined.push_str(&piece);
+        }
+        let mut node = Node::scalar(Scalar::quoted(joined), span);
+        node.loose = has_reference;
+        node
+    }
+
+    /// Takes something off the budget; running out of it is one mistake, however much is left to do.
+    fn afford(&mut self, size: (usize, usize), span: Span) -> bool {
+        let was_exceeded = self.budget.is_exceeded();
+        let is_enough = self.budget.take(size);
+        if !is_enough && !was_exceeded {
+            self.findings.error(Budget::exceeded(span));
+        }
+        is_enough
+    }
+
+    fn reference(&self, body: &str, span: Span) -> Reference {
+        let written = format!("${{{body}}}");
+        Reference { span: self.locate(&written, span), written }
+    }
+
+    /// Where a piece of a scalar stands; the whole scalar where escapes hide it.
+    fn locate(&self, piece: &str, span: Span) -> Span {
+        match self.findings.sources.slice(span).find(piece) {
+            Some(at) => Span { start: span.start + at, end: span.start + at + piece.len(), ..span },
+            None => span,
+        }
+    }
+
+    fn lookup(&mut self, body: &str, reference: &Reference) -> Node {
+        let body = body.trim();
+        if let Some(path) = body.strip_prefix("vars.") {
+            if let Some(first) = path.split('.').next() {
+                self.used.insert(first.to_owned());
+            }
+            return self.variable(path, reference);
+        }
+        if let Some(name) = body.strip_prefix("env.") {
+            return self.environment(name, reference);
+        }
+        let name = if body.is_empty() { "NAME" } else { body };
+        self.findings.error(
+            Finding::new("config::reference", reference.span, format!("`{}` refers to nothing", reference.written))
+                .label("neither `vars.` nor `env.`")
+                .help(format!("write `${{vars.{name}}}` for a variable of this file, `${{env.{name}}}` for one of the environment, `$${{{body}}}` for the text itself")),
+        );
+        Node::invalid(reference.span)
+    }
+
+    fn environment(&mut self, name: &str, reference: &Reference) -> Node {
+        let (name, default) = match name.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (name, None),
+        };
+        let value = (self.env)(name).filter(|value| !(value.is_empty() && default.is_some()));
+        let Some(value) = value.or_else(|| default.map(str::to_owned)) else {
+            self.findings.error(
+                Finding::new("config::env", reference.span, format!("the environment variable `{name}` is not set"))
+                    .label("needed here")
+                    .help(format!("set it (`{name}=… simsiam-pipe run …`), or give a default: `${{env.{name}:-default}}`")),
+            );
+            return Node::invalid(reference.span);
+        };
+        if !self.afford((1, value.len()), reference.span) {
+            return Node::invalid(reference.span);
+        }
+        let mut node = Node::scalar(Scalar::plain(value), reference.span);
+        node.loose = true;
+        node
+    }
+
+    /// The value of a path under `vars`, references in it resolved.
+    fn variable(&mut self, path: &str, reference: &Reference) -> Node {
+        if let Some(finding) = self.absent.get(path) {
+            self.findings.error(finding.clone().at(reference.span));
+            return Node::invalid(reference.span);
+        }
+        if let Some(node) = self.memo.get(path) {
+            let node = node.clone();
+            return if self.afford(node.size(), reference.span) { node } else { Node::invalid(reference.span) };
+        }
+        if let Some(at) = self.chain.iter().position(|link| link == path) {
+            let mut links: Vec<String> = self.chain[at..].iter().map(|link| format!("vars.{link}")).collect();
+            links.push(format!("vars.{path}"));
+            self.findings.error(
+                Finding::new("config::vars_cycle", reference.span, format!("`vars.{path}` refers to itself: {}", links.join(" -> ")))
+                    .help("give one of them a value"),
+            );
+            return Node::invalid(reference.span);
+        }
+        if self.chain.len() >= MAX_CHAIN {
+            self.findings.error(
+                Finding::new("config::vars_chain", reference.span, format!("references lead through more than {MAX_CHAIN} variables"))
+                    .help("give one of them a value"),
+            );
+            return Node::invalid(reference.span);
+        }
+        self.chain.push(path.to_owned());
+        let node = self.find(path, reference);
+        self.chain.pop();
+        // What is kept costs as much as what is handed out.
+        let node = if node.depth() > MAX_DEPTH {
+            self.findings.error(load::too_deep(reference.span));
+            Node::invalid(reference.span)
+        } else if self.afford(node.size(), reference.span) {
+            node
+        } else {
+            Node::invalid(reference.span)
+        };
+        self.memo.insert(path.to_owned(), node.clone());
+        node
+    }
+
+    fn find(&mut self, path: &str, reference: &Reference) -> Node {
+        let segments: Vec<&str> = path.split('.').map(str::trim).collect();
+        let Some(vars) = self.vars else {
+            self.missing(path, "", &[], reference);
+            return Node::invalid(reference.span);
+        };
+        let mut raw = vars;
+        // Where the path leads through a reference, what follows is resolved already.
+        let mut resolved: Option<Node> = None;
+        let mut done = 0;
+        while done < segments.len() {
+            if resolved.is_none() && raw.as_str().is_some_and(|text| text.contains("${")) {
+                let mut node = raw.clone();
+                self.node(&mut node);
+                resolved = Some(node);
+            }
+            let node = resolved.as_ref().unwrap_or(raw);
+            if node.is_invalid() {
+                return Node::invalid(reference.span);
+            }
+            let Some((next, length)) = step(node, &segments[done..]) else {
+                let names: Vec<String> = node.entries().iter().map(|entry| entry.key.clone()).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                self.missing(path, &segments[..done].join("."), &names, reference);
+                return Node::invalid(reference.span);
+            };
+            done += length;
+            if resolved.is_some() {
+                resolved = Some(next.clone());
+            } else if let Some((next, _)) = step(raw, &segments[done - length..]) {
+                // Taken from `raw` itself, which lives as long as `vars`.
+                raw = next;
+            }
+        }
+        resolved.unwrap_or_else(|| {
+            let mut node = raw.clone();
+            self.node(&mut node);
+            node
+        })
+    }
+
+    fn missing(&mut self, path: &str, parent: &str, names: &[&str], reference: &Reference) {
+        let prefix = if parent.is_empty() { String::from("vars") } else { format!("vars.{parent}") };
+        let last = path.strip_prefix(parent).unwrap_or(path).trim_start_matches('.');
+        let help = did_you_mean(last, &format!("`{prefix}` holds"), names.iter().copied()).map_or_else(
+            || format!("add it under `vars`, or pass `--set vars.{path}=…`"),
+            |help| match help.strip_prefix("did you mean `").and_then(|rest| rest.strip_suffix("`?")) {
+                Some(name) => format!("did you mean `${{{prefix}.{name}}}`?"),
+                None => format!("{help}; add it there, or pass `--set vars.{path}=…`"),
+            },
+        );
+        let finding = Finding::new("config::vars", reference.span, format!("there is no `vars.{path}`"))
+            .label("not under `vars`")
+            .help(help);
+        self.absent.insert(path.to_owned(), finding.clone());
+        self.findings.error(finding);
+    }
+}
+
+/// The value of the longest key made of the first segments, and how many those are. A key may itself hold dots.
+fn step<'n>(node: &'n Node, segments: &[&str]) -> Option<(&'n Node, usize)> {
+    if let NodeValue::Seq(items) = &node.value {
+        let idx: usize = segments.first()?.parse().ok()?;
+        return items.get(idx).map(|item| (item, 1));
+    }
+    (1..=segments.len()).rev().find_map(|length| {
+        let key = segments[..length].join(".");
+        node.get(&key).map(|entry| (&entry.value, length))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_fall_into_text_and_references() {
+        assert_eq!(parts("${vars.a}"), [Part::Reference("vars.a")]);
+        assert_eq!(parts("x/${vars.a}/y"), [Part::Text("x/"), Part::Reference("vars.a"), Part::Text("/y")]);
+        assert_eq!(parts("$${a} $b"), [Part::Text(""), Part::Text("${"), Part::Text("a} $b")]);
+        assert_eq!(parts("a ${b"), [Part::Text("a "), Part::Unclosed("${b")]);
+    }
+}
