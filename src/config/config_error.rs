@@ -146,8 +146,9 @@ impl ConfigError {
             .get(finding.span.source)
             .cloned()
             .unwrap_or_else(|| Arc::new(SourceText::new(String::from("pipeline"), String::new())));
-        let place = source.place(finding.span.start);
-        let mut labels = vec![label(&source, finding.span, finding.label, true)];
+        let span = visible(&source, finding.span);
+        let place = source.place(span.start);
+        let mut labels = vec![label(&source, span, finding.label, true)];
         if let Some((span, text)) = finding.also
             && span.source == finding.span.source
         {
@@ -178,6 +179,15 @@ impl ConfigError {
     fn is_showable(&self) -> bool {
         self.labels.iter().all(|label| self.source.line(label.offset()).len() <= MAX_SHOWN_LINE)
             && !self.source.text.is_empty()
+    }
+}
+
+/// What stands at the end of the text is shown at its last character: after that there is no line.
+fn visible(source: &SourceText, span: Span) -> Span {
+    let end = source.text.trim_end().len();
+    match source.text[..end].char_indices().next_back() {
+        Some((last, _)) if span.start >= end => Span { start: last, end, ..span },
+        _ => span,
     }
 }
 
@@ -278,7 +288,8 @@ impl ConfigErrors {
 
     /// The mistakes for a terminal of this many columns.
     pub fn render(&self, color: bool, width: usize) -> String {
-        let mut out: String = self.errors.iter().map(|error| render(error, color, width)).collect();
+        let errors: Vec<String> = self.errors.iter().map(|error| render(error, color, width)).collect();
+        let mut out = errors.join("\n");
         if self.errors.len() > 1 {
             out.push_str(&format!("\n{self}\n"));
         }

@@ -9,7 +9,7 @@ use super::{
     source::Span,
     stage_check::{InputRef, StageDraft, record},
     suggest::{did_you_mean, list},
-    walk::KeySpans,
+    walk::{KeySpans, first_sentence},
 };
 use crate::stage::{ArtifactKind, InputDecl, StageKind};
 
@@ -89,32 +89,26 @@ fn check_stage(own: usize, draft: &mut StageDraft<'_>, peers: &Peers<'_>, findin
         let span = draft.inputs_entry.map_or(draft.name_span, |entry| entry.key_span);
         let candidates = peers.candidates(decl.accepts, own);
         let stage = match candidates.as_slice() {
-            [] => String::from("STAGE"),
-            [one] => (*one).to_owned(),
-            many => format!("STAGE` with one of {}", list(many)).trim_end_matches('`').to_owned(),
+            [one] => one,
+            _ => "STAGE",
         };
-        let quote = if candidates.len() > 1 { "`" } else { "" };
-        let end = if candidates.len() > 1 { "" } else { "`" };
+        let choice = if candidates.len() > 1 { format!(" (one of {})", list(&candidates)) } else { String::new() };
         let message = format!("{} needs the input `{}`", subject(draft), decl.name);
-        let help = format!("add `{}: {stage}{quote}{end} below `inputs`: {}", decl.name, lower_first(decl.doc));
+        let help = format!("add `{}: {stage}` below `inputs`{choice}: {}", decl.name, first_sentence(decl.doc));
         findings.error(
             Finding::new("config::missing_input", span, message).label(format!("needs `{}`", decl.name)).help(help),
         );
     }
 }
 
-/// `stage `knn` (fit: knn)`: what has which inputs.
+/// What has which inputs: ``stage `probe` (`linear_probe`)``.
 fn subject(draft: &StageDraft<'_>) -> String {
-    match (draft.kind, draft.protocol) {
-        (Some(_), Some(protocol)) if !protocol.is_empty() => format!("`{protocol}` (stage `{}`)", draft.name),
-        (Some(kind), _) => format!("`{}` (stage `{}`)", kind.name(), draft.name),
-        (None, _) => format!("stage `{}`", draft.name),
-    }
-}
-
-fn lower_first(doc: &str) -> String {
-    let mut chars = doc.trim_end_matches('.').chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    let what = match (draft.kind, draft.protocol) {
+        (Some(_), Some(protocol)) if !protocol.is_empty() => protocol,
+        (Some(kind), _) => kind.name(),
+        (None, _) => draft.name,
+    };
+    if what == draft.name { format!("stage `{what}`") } else { format!("stage `{}` (`{what}`)", draft.name) }
 }
 
 /// The stages that an input names; those that do not exist are reported.

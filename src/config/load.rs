@@ -55,7 +55,7 @@ impl Budget {
     }
 }
 
-/// Text of the pipeline file from its bytes; where they are not UTF-8, the text up to there and the mistake.
+/// Text of the pipeline file from its bytes, and the mistake where they are not UTF-8.
 pub(crate) fn decode(bytes: &[u8]) -> (String, Option<Finding>) {
     let zero = Span::default();
     if bytes.len() > MAX_BYTES {
@@ -66,17 +66,18 @@ pub(crate) fn decode(bytes: &[u8]) -> (String, Option<Finding>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),
         Err(error) => {
-            let valid = &bytes[..error.valid_up_to()];
-            let text = String::from_utf8_lossy(valid).into_owned();
-            let byte = bytes.get(valid.len()).copied().unwrap_or_default();
+            // Shown with a replacement character in the place of each wrong byte; the first is the mistake.
+            let start = error.valid_up_to();
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let byte = bytes.get(start).copied().unwrap_or_default();
             let help = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
                 "the file looks like UTF-16: save it as UTF-8"
             } else {
                 "save the file as UTF-8"
             };
-            let span = Span { source: 0, start: text.len(), end: text.len() };
-            let message = format!("the file is not UTF-8: byte {} is 0x{byte:02x}", valid.len());
-            (text, Some(Finding::new("config::encoding", span, message).label("valid up to here").help(help)))
+            let span = Span { source: 0, start, end: start + char::REPLACEMENT_CHARACTER.len_utf8() };
+            let message = format!("the file is not UTF-8: byte {start} is 0x{byte:02x}");
+            (text, Some(Finding::new("config::encoding", span, message).label("not UTF-8").help(help)))
         }
     }
 }
@@ -139,6 +140,9 @@ impl CharOffsets {
 /// The parser's complaint with what users most often meant.
 fn syntax_error(text: &str, source: usize, at: usize, info: &str) -> Finding {
     let at = if text.is_char_boundary(at) { at } else { text.len() };
+    if info.contains("recursion limit") {
+        return too_deep(Span { source, start: at, end: at });
+    }
     let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
     let is_flow = line.contains(['{', '[']);
@@ -246,8 +250,13 @@ impl<'a> Builder<'a> {
                 if !self.budget.take((1, text.len())) {
                     return Err(Budget::exceeded(span));
                 }
-                let scalar = self.tagged_scalar(text.into_owned(), is_plain, tag.as_deref(), span);
-                let node = Node::scalar(scalar, self.trim(span));
+                let node = match Self::tagged_scalar(text.into_owned(), is_plain, tag.as_deref()) {
+                    Some(scalar) => Node::scalar(scalar, self.trim(span)),
+                    None => {
+                        self.errors.push(bad_tag(span));
+                        Node::invalid(self.trim(span))
+                    }
+                };
                 self.remember(anchor, &node, span)?;
                 self.push(node, is_plain)?;
             }
@@ -271,20 +280,26 @@ impl<'a> Builder<'a> {
         Span { end: span.start + covered.trim_end().len(), ..span }
     }
 
-    fn tagged_scalar(&mut self, text: String, is_plain: bool, tag: Option<&Tag>, span: Span) -> Scalar {
+    /// A scalar under its tag, if it has one; none where the tag is not of the core schema or does not fit.
+    fn tagged_scalar(text: String, is_plain: bool, tag: Option<&Tag>) -> Option<Scalar> {
         let Some(tag) = tag else {
-            return if is_plain { Scalar::plain(text) } else { Scalar::quoted(text) };
+            return Some(if is_plain { Scalar::plain(text) } else { Scalar::quoted(text) });
         };
-        let plain = Scalar::plain(text.clone());
-        match (tag.is_yaml_core_schema(), tag.suffix.as_str()) {
-            (true, "str") => return Scalar::quoted(text),
-            (true, "int") if matches!(plain.kind, ScalarKind::Int(_)) => return plain,
-            (true, "float") if matches!(plain.kind, ScalarKind::Int(_) | ScalarKind::Float(_)) => return plain,
-            (true, "bool") if matches!(plain.kind, ScalarKind::Bool(_)) => return plain,
-            (true, "null") if plain.kind == ScalarKind::Null => return plain,
-            _ => self.errors.push(bad_tag(span)),
+        if !tag.is_yaml_core_schema() {
+            return None;
         }
-        Scalar::quoted(text)
+        if tag.suffix == "str" {
+            return Some(Scalar::quoted(text));
+        }
+        let plain = Scalar::plain(text);
+        let fits = match tag.suffix.as_str() {
+            "int" => matches!(plain.kind, ScalarKind::Int(_)),
+            "float" => matches!(plain.kind, ScalarKind::Int(_) | ScalarKind::Float(_)),
+            "bool" => matches!(plain.kind, ScalarKind::Bool(_)),
+            "null" => plain.kind == ScalarKind::Null,
+            _ => false,
+        };
+        fits.then_some(plain)
     }
 
     fn open(&mut self, span: Span, tag: Option<&Tag>) -> Result<(), Finding> {

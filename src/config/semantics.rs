@@ -28,6 +28,9 @@ use crate::{
 /// Checks the parameters of one stage.
 pub(crate) fn check(draft: &StageDraft<'_>, findings: &mut Findings) {
     let mut check = Check { draft, findings };
+    for (idx, op) in &draft.ops {
+        check.op(&format!("ops[{idx}]"), op);
+    }
     match &draft.config {
         Some(StageConfig::Ingest(config)) => check.ingest(config),
         Some(StageConfig::Augment(config)) => check.augment(config),
@@ -120,9 +123,6 @@ impl Check<'_, '_> {
     }
 
     fn augment(&mut self, config: &AugmentConfig) {
-        for (idx, op) in config.ops.iter().enumerate() {
-            self.op(&format!("ops[{idx}]"), op);
-        }
         if let NormalizeConfig::Custom(stats) = &config.normalize {
             for (idx, std) in stats.std.iter().enumerate().filter(|(_, std)| **std <= 0.0) {
                 let path = format!("normalize.custom.std[{idx}]");

@@ -13,7 +13,10 @@ use super::{
     suggest::{did_you_mean, list, nearest},
     walk::{At, Places, Walker},
 };
-use crate::stage::{StageConfig, StageKind};
+use crate::{
+    augment::augment_config::OpConfig,
+    stage::{StageConfig, StageKind},
+};
 
 const STAGE_KEYS: [&str; 4] = ["uses", "inputs", "with", "seed"];
 
@@ -34,6 +37,8 @@ pub(crate) struct StageDraft<'n> {
     pub seed: Option<u64>,
     /// What stands after `inputs`.
     pub inputs_entry: Option<&'n Entry>,
+    /// The operations of a policy that are right one by one, by their number, whatever else is wrong.
+    pub ops: Vec<(usize, OpConfig)>,
     /// Places of every key.
     pub places: Places,
     /// Checked inputs: the stages of each.
@@ -75,6 +80,7 @@ pub(crate) fn check<'n>(entry: &'n Entry, findings: &mut Findings) -> StageDraft
         config: None,
         seed: None,
         inputs_entry: None,
+        ops: vec![],
         places: Places::new(),
         inputs: BTreeMap::new(),
     };
@@ -98,16 +104,36 @@ pub(crate) fn check<'n>(entry: &'n Entry, findings: &mut Findings) -> StageDraft
         record(&mut draft.places, "uses", uses);
     }
     if let Some(seed) = node.get("seed") {
-        let at = At { path: "seed".into(), key: seed.key_span };
-        let mut walker = Walker { findings, places: &mut draft.places };
+        let at = At::top("seed", seed.key_span);
+        let mut walker = Walker { findings, places: &mut draft.places, owner: "", top: strict_seed_schema() };
         draft.seed = walker.check(&seed.value, strict_seed_schema(), &at).and_then(|seed| seed.as_u64());
     }
     if let Some(kind) = draft.kind {
         let with = node.get("with");
         draft.protocol = protocol(kind, with);
         draft.config = check_with(kind, with, &mut draft, findings);
+        if kind == StageKind::Augment {
+            draft.ops = right_ops(with);
+        }
     }
     draft
+}
+
+/// So that a mistake in one operation does not hide another in the next.
+fn right_ops(with: Option<&Entry>) -> Vec<(usize, OpConfig)> {
+    let top = with_schema(StageKind::Augment);
+    let schema = &schema::resolve(top)["properties"]["ops"]["items"];
+    let Some(NodeValue::Seq(items)) = with.and_then(|with| with.value.get("ops")).map(|ops| &ops.value.value) else {
+        return vec![];
+    };
+    let right = items.iter().enumerate().filter_map(|(idx, item)| {
+        // What is wrong here is reported by the walk over the whole policy.
+        let (mut findings, mut places) = (Findings::default(), Places::new());
+        let mut walker = Walker { findings: &mut findings, places: &mut places, owner: "", top };
+        let value = walker.check(item, schema, &At::top("", item.span))?;
+        Some((idx, serde_json::from_value(value).ok()?))
+    });
+    right.collect()
 }
 
 pub(crate) fn record(places: &mut Places, path: &str, entry: &Entry) {
@@ -212,9 +238,10 @@ fn check_with(
 ) -> Option<StageConfig> {
     let value = match with {
         Some(entry) if !(entry.value.is_null() && !needs_with(kind)) => {
-            let at = At { path: "with".into(), key: entry.key_span };
-            let mut walker = Walker { findings, places: &mut draft.places };
-            walker.check(&entry.value, with_schema(kind), &at)?
+            let at = At::top("with", entry.key_span);
+            let top = with_schema(kind);
+            let mut walker = Walker { findings, places: &mut draft.places, owner: kind.name(), top };
+            walker.check(&entry.value, top, &at)?
         }
         _ if needs_with(kind) => {
             let message = format!("stage `{}` needs parameters", draft.name);

@@ -149,6 +149,7 @@ impl Resolver<'_> {
             let mut node = self.lookup(body, &reference);
             let defined = (!body.trim().starts_with("env.")).then_some(node.span);
             node.span = span;
+            node.loose = true;
             node.origin = Some(Origin { written: reference.written, defined });
             return node;
         }

@@ -114,9 +114,9 @@ fn check_pipeline(source_name: &Path, root: &Node, findings: &mut Findings) -> O
     let seed = match root.get("seed") {
         None => Some(0),
         Some(entry) => {
-            let at = At { path: "seed".into(), key: entry.key_span };
+            let at = At::top("seed", entry.key_span);
             let mut places = Places::new();
-            let mut walker = Walker { findings, places: &mut places };
+            let mut walker = Walker { findings, places: &mut places, owner: "", top: strict_seed_schema() };
             walker.check(&entry.value, strict_seed_schema(), &at).and_then(|seed| seed.as_u64())
         }
     };

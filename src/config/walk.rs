@@ -3,7 +3,10 @@
 //! Serde stops at the first mistake and knows no places; this walk finds all of them, each at its place, and
 //! what passes it decodes.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::LazyLock,
+};
 
 use serde_json::{Map, Number, Value};
 
@@ -13,7 +16,7 @@ use super::{
     scalar::{ScalarKind, resolve_plain},
     schema::resolve,
     source::Span,
-    suggest::{did_you_mean, list},
+    suggest::{did_you_mean, list, nearest},
 };
 
 /// Where a key and its value stand.
@@ -35,21 +38,34 @@ pub(crate) struct At {
     pub path: String,
     /// Its key, for what has no place of its own.
     pub key: Span,
+    /// What the key means, in a sentence.
+    pub doc: Option<&'static str>,
 }
 
 impl At {
     fn key(&self, entry: &Entry) -> Self {
         let path = if self.path.is_empty() { entry.key.clone() } else { format!("{}.{}", self.path, entry.key) };
-        Self { path, key: entry.key_span }
+        Self { path, key: entry.key_span, doc: None }
     }
 
     fn element(&self, idx: usize, node: &Node) -> Self {
-        Self { path: format!("{}[{idx}]", self.path), key: node.span.or(self.key) }
+        Self { path: format!("{}[{idx}]", self.path), key: node.span.or(self.key), doc: self.doc }
+    }
+
+    /// A path of its own.
+    pub(crate) fn top(path: &str, key: Span) -> Self {
+        Self { path: path.to_owned(), key, doc: None }
     }
 
     /// The path as messages show it: below `with`, where there is anything below.
     fn shown(&self) -> &str {
         self.path.strip_prefix("with.").unwrap_or(&self.path)
+    }
+
+    /// `` `p`: probability that the operation is applied ``
+    fn meaning(&self) -> Option<String> {
+        let name = self.path.rsplit('.').next()?.split('[').next()?;
+        Some(format!("`{name}`: {}", first_sentence(self.doc?)))
     }
 }
 
@@ -59,6 +75,10 @@ pub(crate) struct Walker<'a> {
     pub findings: &'a mut Findings,
     /// Where places go.
     pub places: &'a mut Places,
+    /// Whose parameters are walked: the kind of the stage.
+    pub owner: &'static str,
+    /// The schema of all of them.
+    pub top: &'static Value,
 }
 
 impl Walker<'_> {
@@ -95,6 +115,7 @@ impl Walker<'_> {
     fn wrong_type(&mut self, node: &Node, at: &At, expected: &str, help: Option<String>) {
         let span = Self::span(node, at);
         let message = format!("`{}` must be {expected}, but is {}", at.shown(), node.describe());
+        let help = help.or_else(|| at.meaning());
         let finding = Finding::new("config::type", span, message).label(format!("not {expected}")).maybe_help(help);
         self.findings.error(with_origin(finding, node));
     }
@@ -117,7 +138,7 @@ impl Walker<'_> {
         let mut object = Map::new();
         let mut is_right = true;
         for entry in entries {
-            let at = at.key(entry);
+            let mut at = at.key(entry);
             let value_schema = match (properties.get(&entry.key), &schema["additionalProperties"]) {
                 (Some(schema), _) => schema,
                 (None, Value::Object(_)) => &schema["additionalProperties"],
@@ -127,6 +148,7 @@ impl Walker<'_> {
                     continue;
                 }
             };
+            at.doc = value_schema["description"].as_str();
             match self.check(&entry.value, value_schema, &at) {
                 Some(value) => {
                     object.insert(entry.key.clone(), value);
@@ -137,10 +159,11 @@ impl Walker<'_> {
         for key in required {
             if !entries.iter().any(|entry| entry.key == key) {
                 is_right = false;
-                let doc = first_sentence(properties.get(key));
-                let finding = Finding::new("config::missing_key", at.key, format!("`{key}` is missing in `{}`", at.shown()))
-                    .label(format!("needs `{key}`"))
-                    .help(format!("add `{key}`: {doc}"));
+                let doc = properties.get(key).and_then(|schema| schema["description"].as_str()).unwrap_or_default();
+                let message = format!("`{}` needs `{key}`", self.whose(&at.path));
+                let finding = Finding::new("config::missing_key", at.key, message)
+                    .label(format!("`{key}` is missing"))
+                    .help(format!("add `{key}`: {}", first_sentence(doc)));
                 self.findings.error(finding);
             }
         }
@@ -149,13 +172,25 @@ impl Walker<'_> {
 
     fn unknown_key(&mut self, entry: &Entry, at: &At, properties: &Map<String, Value>) {
         let parent = at.path.rsplit_once('.').map_or("", |(parent, _)| parent);
-        let help = did_you_mean(&entry.key, "it may have", properties.keys().map(String::as_str))
+        let keys = || properties.keys().map(String::as_str);
+        let elsewhere = || {
+            let home = home_of(self.top, &entry.key)?;
+            Some(format!("`{}` belongs below `{home}`", entry.key))
+        };
+        let help = nearest(&entry.key, keys())
+            .map(|name| format!("did you mean `{name}`?"))
+            .or_else(elsewhere)
+            .or_else(|| did_you_mean(&entry.key, "it may have", keys()))
             .unwrap_or_else(|| "it has no parameters: remove the key".into());
-        let parent = parent.strip_prefix("with.").unwrap_or(parent);
-        let message = format!("`{parent}` has no key `{}`", super::node::shorten(&entry.key));
+        let message = format!("`{}` has no parameter `{}`", self.whose(parent), super::node::shorten(&entry.key));
         let finding =
             Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").help(help);
         self.findings.error(finding);
+    }
+
+    /// Whose parameters stand at a path: the kind's own directly below `with`.
+    fn whose<'p>(&'p self, path: &'p str) -> &'p str {
+        if path == "with" { self.owner } else { path.strip_prefix("with.").unwrap_or(path) }
     }
 
     /// An enum: constants are written as text, variants with parameters as a mapping of one key.
@@ -182,8 +217,11 @@ impl Walker<'_> {
                     return Some(Value::String(text.to_owned()));
                 }
                 if is_text && let Some(schema) = tagged.get(text) {
-                    let help = format!("write {}", variant_example(text, schema));
-                    self.wrong_type(node, at, "a mapping of one key", Some(help));
+                    let message = format!("`{text}` takes parameters and cannot stand alone");
+                    let finding = Finding::new("config::type", Self::span(node, at), message)
+                        .label("without parameters")
+                        .help(format!("write {}", variant_example(text, schema)));
+                    self.findings.error(with_origin(finding, node));
                     return None;
                 }
                 self.unknown_choice(node, text, &names, at);
@@ -347,8 +385,9 @@ impl Walker<'_> {
 
     fn out_of_range(&mut self, node: &Node, at: &At, expected: &str) {
         let message = format!("`{}` must be {expected}, but is {}", at.shown(), node.describe());
-        let finding =
-            Finding::new("config::range", Self::span(node, at), message).label(format!("not {expected}"));
+        let finding = Finding::new("config::range", Self::span(node, at), message)
+            .label(format!("not {expected}"))
+            .maybe_help(at.meaning());
         self.findings.error(with_origin(finding, node));
     }
 
@@ -426,12 +465,46 @@ fn range_text(schema: &Value) -> String {
     }
 }
 
-/// The first line of a schema's description, without its full stop.
-fn first_sentence(schema: Option<&Value>) -> String {
-    let text = schema.and_then(|schema| schema["description"].as_str()).unwrap_or("see the documentation");
+/// The first sentence of a description, as it goes on after a colon.
+pub(crate) fn first_sentence(text: &str) -> String {
     let text = text.replace('\n', " ");
     let end = text.find(". ").unwrap_or(text.len());
-    text[..end].trim_end_matches('.').to_owned()
+    let sentence = text[..end].trim_end_matches('.');
+    let mut chars = sentence.chars();
+    match (chars.next(), chars.next()) {
+        // `ImageNet`, `kNN` and `L2` keep their letters.
+        (Some(first), Some(second)) if second.is_lowercase() && !sentence.starts_with("ImageNet") => {
+            first.to_lowercase().chain(sentence.chars().skip(1)).collect()
+        }
+        _ => sentence.to_owned(),
+    }
+}
+
+/// Where in a schema a key stands that is written in the wrong place: the nearest to the top.
+fn home_of(top: &'static Value, key: &str) -> Option<String> {
+    let mut queue: VecDeque<(String, &'static Value)> = VecDeque::from([(String::new(), top)]);
+    for _ in 0..200 {
+        let (path, schema) = queue.pop_front()?;
+        let schema = resolve(schema);
+        let properties = schema["properties"].as_object();
+        if !path.is_empty() && properties.is_some_and(|properties| properties.contains_key(key)) {
+            return Some(path);
+        }
+        for (name, property) in properties.into_iter().flatten() {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            queue.push_back((path, property));
+        }
+        for variant in ["oneOf", "anyOf"].iter().filter_map(|key| schema[*key].as_array()).flatten() {
+            for (name, property) in variant["properties"].as_object().into_iter().flatten() {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                queue.push_back((path, property));
+            }
+            if variant["$ref"].is_string() {
+                queue.push_back((path.clone(), variant));
+            }
+        }
+    }
+    None
 }
 
 fn example(properties: &Map<String, Value>, required: &[&str]) -> Option<String> {
@@ -446,8 +519,8 @@ fn variant_example(name: &str, schema: &'static Value) -> String {
     let required: Vec<&str> =
         schema["required"].as_array().map(|keys| keys.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     match (schema["type"].as_str(), required.as_slice()) {
-        (Some("object"), []) => format!("`{name}: {{}}` to take every default"),
-        (Some("object"), keys) => format!("`{name}: {{ … }}` with {}", list(keys)),
-        _ => format!("`{name}: …` with its value"),
+        (Some("object"), []) => format!("`{{ {name}: {{}} }}` to take every default"),
+        (Some("object"), keys) => format!("`{{ {name}: {{ … }} }}` with {}", list(keys)),
+        _ => format!("`{{ {name}: … }}` with its value"),
     }
 }
