@@ -5,111 +5,13 @@ use std::{fmt, sync::Arc};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Severity, SourceCode};
 use serde::Serialize;
 
-use super::source::{SourceText, Sources, Span};
+use super::{
+    findings::Parts,
+    source::{SourceText, Sources, Span},
+};
 
 /// Lines longer than this are not shown: a file that is one line would fill the terminal.
 const MAX_SHOWN_LINE: usize = 400;
-
-/// More mistakes than this are one mistake.
-const MAX_SHOWN: usize = 100;
-
-/// A mistake while it is being collected: places are still numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    code: &'static str,
-    span: Span,
-    message: String,
-    label: String,
-    help: Option<String>,
-    also: Option<(Span, String)>,
-}
-
-impl Finding {
-    /// A mistake at a place; `code` is its stable name, `message` says what is wrong.
-    pub(crate) fn new(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { code, span, message: message.into(), label: String::from("here"), help: None, also: None }
-    }
-
-    /// The few words under the caret.
-    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
-        self
-    }
-
-    /// What to change.
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    /// What to change, where we know.
-    pub(crate) fn maybe_help(mut self, help: Option<String>) -> Self {
-        self.help = help.or(self.help);
-        self
-    }
-
-    /// The same mistake at another place.
-    pub(crate) fn at(mut self, span: Span) -> Self {
-        self.span = span;
-        self
-    }
-
-    /// A second place that explains the first.
-    pub(crate) fn also(mut self, span: Span, label: impl Into<String>) -> Self {
-        self.also = Some((span, label.into()));
-        self
-    }
-}
-
-/// Everything found so far.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    /// The texts that spans point into.
-    pub sources: Sources,
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
-}
-
-impl Findings {
-    /// Adds an error.
-    pub(crate) fn error(&mut self, finding: Finding) {
-        self.errors.push(finding);
-    }
-
-    /// Adds a warning.
-    pub(crate) fn warn(&mut self, finding: Finding) {
-        self.warnings.push(finding);
-    }
-
-    /// How many errors there are.
-    pub(crate) fn num_errors(&self) -> usize {
-        self.errors.len()
-    }
-
-    /// Moves errors after the first `keep` from one source to another that holds the same text.
-    pub(crate) fn move_errors(&mut self, keep: usize, from: usize, to: usize) {
-        for finding in self.errors.iter_mut().skip(keep) {
-            let also = finding.also.as_mut().map(|(span, _)| span);
-            for span in std::iter::once(&mut finding.span).chain(also).filter(|span| span.source == from) {
-                span.source = to;
-            }
-        }
-    }
-
-    /// Errors and warnings in the order of the file, `--set` arguments last, without repetitions.
-    pub(crate) fn finish(mut self) -> (Vec<ConfigError>, Vec<ConfigWarning>) {
-        let sources = &self.sources;
-        let finish = |findings: &mut Vec<Finding>, severity| {
-            findings.sort_by_key(|finding| (finding.span.source, finding.span.start));
-            findings.dedup();
-            findings.truncate(MAX_SHOWN);
-            findings.drain(..).map(|finding| ConfigError::new(finding, sources, severity)).collect::<Vec<_>>()
-        };
-        let errors = finish(&mut self.errors, Severity::Error);
-        let warnings = finish(&mut self.warnings, Severity::Warning);
-        (errors, warnings.into_iter().map(ConfigWarning).collect())
-    }
-}
 
 /// One mistake and its place.
 #[derive(Clone, Debug)]
@@ -141,7 +43,8 @@ pub struct ErrorRecord {
 }
 
 impl ConfigError {
-    fn new(finding: Finding, sources: &Sources, severity: Severity) -> Self {
+    /// A finding with its text.
+    pub(crate) fn new(finding: Parts, sources: &Sources, severity: Severity) -> Self {
         let source = sources
             .get(finding.span.source)
             .cloned()
@@ -242,6 +145,10 @@ impl Diagnostic for ConfigError {
 pub struct ConfigWarning(ConfigError);
 
 impl ConfigWarning {
+    pub(crate) fn new(warning: ConfigError) -> Self {
+        Self(warning)
+    }
+
     /// Stable name, such as `config::no_crop`.
     pub fn code(&self) -> &'static str {
         self.0.code
@@ -291,7 +198,7 @@ impl ConfigErrors {
         let errors: Vec<String> = self.errors.iter().map(|error| render(error, color, width)).collect();
         let mut out = errors.join("\n");
         if self.errors.len() > 1 {
-            out.push_str(&format!("\n{self}\n"));
+            out.extend(["\n", &self.to_string(), "\n"]);
         }
         out
     }

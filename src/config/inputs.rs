@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    config_error::{Finding, Findings},
     cycles::find_cycles,
+    findings::{Finding, Findings},
+    hints::first_sentence,
     node::{Entry, Node, NodeValue},
     source::Span,
     stage_check::{InputRef, StageDraft, record},
     suggest::{did_you_mean, list},
-    walk::{KeySpans, first_sentence},
+    walk::KeySpans,
 };
 use crate::stage::{ArtifactKind, InputDecl, StageKind};
 
@@ -70,9 +71,9 @@ fn check_stage(own: usize, draft: &mut StageDraft<'_>, peers: &Peers<'_>, findin
         }
         return;
     };
-    let decls = draft.protocol.and_then(|protocol| {
-        kind.protocols().iter().find(|(name, _)| *name == protocol).map(|(_, decls)| *decls)
-    });
+    let decls = draft
+        .protocol
+        .and_then(|protocol| kind.protocols().iter().find(|(name, _)| *name == protocol).map(|(_, decls)| *decls));
     for entry in entries {
         let refs = references(entry, own, draft, peers, findings);
         if kind.takes_any_input() {
@@ -146,13 +147,7 @@ fn references(
     refs
 }
 
-fn reference(
-    node: &Node,
-    entry: &Entry,
-    own: usize,
-    peers: &Peers<'_>,
-    findings: &mut Findings,
-) -> Option<InputRef> {
+fn reference(node: &Node, entry: &Entry, own: usize, peers: &Peers<'_>, findings: &mut Findings) -> Option<InputRef> {
     if node.is_invalid() {
         return None;
     }
@@ -163,9 +158,7 @@ fn reference(
         _ => {
             let message = format!("`{}` must be the name of a stage, but is {}", entry.key, node.describe());
             let help = did_you_mean("", "stages are", peers.names.iter().copied());
-            findings.error(
-                Finding::new("config::type", span, message).label("not a name of a stage").maybe_help(help),
-            );
+            findings.error(Finding::new("config::type", span, message).label("not a name of a stage").maybe_help(help));
             return None;
         }
     };
@@ -199,8 +192,11 @@ fn check_free_input(entry: &Entry, all: &[Entry], refs: &[InputRef], findings: &
         );
     }
     let upper = entry.key.to_ascii_uppercase();
-    if let Some(first) = all.iter().take_while(|other| other.key != entry.key).find(|other| other.key.to_ascii_uppercase() == upper) {
-        let message = format!("`{}` and `{}` would share the variable `SIMSIAM_PIPE_INPUT_{upper}`", first.key, entry.key);
+    if let Some(first) =
+        all.iter().take_while(|other| other.key != entry.key).find(|other| other.key.to_ascii_uppercase() == upper)
+    {
+        let message =
+            format!("`{}` and `{}` would share the variable `SIMSIAM_PIPE_INPUT_{upper}`", first.key, entry.key);
         findings.error(
             Finding::new("config::name", entry.key_span, message)
                 .label("differs only in case")
@@ -218,9 +214,7 @@ fn check_single(entry: &Entry, refs: &[InputRef], findings: &mut Findings) {
             (Some(name), 1) => format!("write `{}: {name}`", entry.key),
             _ => "name one stage".into(),
         };
-        findings.error(
-            Finding::new("config::many_inputs", entry.value.span, message).label("a list").help(help),
-        );
+        findings.error(Finding::new("config::many_inputs", entry.value.span, message).label("a list").help(help));
     }
 }
 
@@ -250,9 +244,8 @@ fn check_declared_input(
             None => String::from("it takes none: remove the key"),
         };
         let message = format!("{} takes no input `{}`", subject(draft), super::node::shorten(&entry.key));
-        findings.error(
-            Finding::new("config::unknown_input", entry.key_span, message).label("unknown input").help(help),
-        );
+        findings
+            .error(Finding::new("config::unknown_input", entry.key_span, message).label("unknown input").help(help));
         return;
     };
     if decl.many {
@@ -272,12 +265,8 @@ fn check_declared_input(
         }
         let takes: Vec<&str> = decl.accepts.iter().map(|kind| with_article(*kind)).collect();
         let name = peers.names[reference.stage];
-        let message = format!(
-            "`{}` takes {}, but `{name}` is {}",
-            entry.key,
-            takes.join(" or "),
-            with_article(kind.output())
-        );
+        let message =
+            format!("`{}` takes {}, but `{name}` is {}", entry.key, takes.join(" or "), with_article(kind.output()));
         let candidates = peers.candidates(decl.accepts, own);
         let help = if candidates.is_empty() {
             let kinds: Vec<&str> = StageKind::ALL

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
     node::{Entry, Node, NodeValue},
     scalar::{Scalar, ScalarKind},
     source::Span,
@@ -250,12 +250,11 @@ impl<'a> Builder<'a> {
                 if !self.budget.take((1, text.len())) {
                     return Err(Budget::exceeded(span));
                 }
-                let node = match Self::tagged_scalar(text.into_owned(), is_plain, tag.as_deref()) {
-                    Some(scalar) => Node::scalar(scalar, self.trim(span)),
-                    None => {
-                        self.errors.push(bad_tag(span));
-                        Node::invalid(self.trim(span))
-                    }
+                let node = if let Some(scalar) = Self::tagged_scalar(text.into_owned(), is_plain, tag.as_deref()) {
+                    Node::scalar(scalar, self.trim(span))
+                } else {
+                    self.errors.push(bad_tag(span));
+                    Node::invalid(self.trim(span))
                 };
                 self.remember(anchor, &node, span)?;
                 self.push(node, is_plain)?;
@@ -327,7 +326,7 @@ impl<'a> Builder<'a> {
     fn close(&mut self, end: Span) -> Result<(), Finding> {
         let (value, start, anchor) = match self.stack.pop() {
             Some(Frame::Seq { items, span, anchor }) => (NodeValue::Seq(items), span, anchor),
-            Some(Frame::Map { map, span, anchor }) => (NodeValue::Map(self.finish_map(map)?), span, anchor),
+            Some(Frame::Map { map, span, anchor }) => (NodeValue::Map(Self::finish_map(map)?), span, anchor),
             None => return Ok(()),
         };
         let node = Node::new(value, Span { source: self.source, start: start.start, end: end.end.max(start.end) });
@@ -378,7 +377,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds what `<<` brings: keys of the mapping itself win, then earlier mappings before later ones.
-    fn finish_map(&mut self, map: OpenMap) -> Result<Vec<Entry>, Finding> {
+    fn finish_map(map: OpenMap) -> Result<Vec<Entry>, Finding> {
         let OpenMap { mut entries, mut seen, merges, .. } = map;
         for (span, node) in merges {
             let bases = match node.value {

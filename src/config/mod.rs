@@ -10,6 +10,8 @@
 
 pub mod config_error;
 pub mod cycles;
+mod findings;
+mod hints;
 mod inputs;
 mod load;
 mod node;

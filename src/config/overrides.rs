@@ -1,7 +1,7 @@
 //! `--set a.b.c=value`: values from the command line in the place of those in the file.
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
     load::{self, Budget},
     node::{Entry, Node, NodeValue},
     scalar::Scalar,
@@ -173,12 +173,7 @@ fn join(segments: &[Segment]) -> String {
 
 /// Whether a key that the file does not have may be added where the path leaves the tree. Stages and
 /// variables may not: a mistyped name would otherwise do nothing and say nothing.
-fn check_creation(
-    target: &Node,
-    segments: &[Segment],
-    num_left: usize,
-    references: &[String],
-) -> Result<(), Finding> {
+fn check_creation(target: &Node, segments: &[Segment], num_left: usize, references: &[String]) -> Result<(), Finding> {
     let num_there = segments.len() - num_left;
     let missing = &segments[num_there];
     let path = join(&segments[..num_there]);

@@ -112,8 +112,7 @@ pub fn render_schema() -> String {
 
 /// The strict schema of a seed.
 pub(crate) fn strict_seed_schema() -> &'static Value {
-    static SEED: LazyLock<Value> =
-        LazyLock::new(|| json!({ "type": "integer", "format": "uint64", "minimum": 0 }));
+    static SEED: LazyLock<Value> = LazyLock::new(|| json!({ "type": "integer", "format": "uint64", "minimum": 0 }));
     &SEED
 }
 
@@ -258,7 +257,9 @@ fn accept_references(schema: &mut Value) {
             children.iter_mut().filter(|child| child.get("const").is_none()).for_each(accept_references);
         }
     }
-    let is_number = |schema: &Map<String, Value>| matches!(schema.get("type").and_then(Value::as_str), Some("number" | "integer" | "boolean"));
+    let is_number = |schema: &Map<String, Value>| {
+        matches!(schema.get("type").and_then(Value::as_str), Some("number" | "integer" | "boolean"))
+    };
     let is_number_list = object.get("type").and_then(Value::as_str) == Some("array")
         && object.get("items").is_some_and(|items| items.get("anyOf").is_some());
     let is_choice = object

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
     stage_check::StageDraft,
 };
 use crate::{
@@ -11,10 +11,7 @@ use crate::{
         AugmentConfig,
         augment_config::{NormalizeConfig, OpConfig},
     },
-    data::{
-        IngestConfig,
-        ingest_config::SourceConfig,
-    },
+    data::{IngestConfig, ingest_config::SourceConfig},
     eval::{ExtractConfig, FitConfig},
     stage::{CommandConfig, StageConfig},
     train::{
@@ -49,7 +46,10 @@ pub(crate) fn check_edges(drafts: &[StageDraft<'_>], findings: &mut Findings) {
         let policy = &drafts[reference.stage];
         let Some(StageConfig::Augment(config)) = &policy.config else { continue };
         if !config.ops.iter().any(is_random) {
-            let message = format!("`{}` changes nothing at random, but `{}` learns from two views of an image", policy.name, draft.name);
+            let message = format!(
+                "`{}` changes nothing at random, but `{}` learns from two views of an image",
+                policy.name, draft.name
+            );
             findings.error(
                 Finding::new("config::no_randomness", policy.span("with.ops"), message)
                     .label("both views would be the same")
@@ -93,7 +93,12 @@ impl Check<'_, '_> {
             let help = format!("write [{upper}, {lower}]");
             self.error(path, format!("`{path}` goes from {lower} down to {upper}"), "largest first", &help);
         } else if above_zero && lower <= 0.0 {
-            self.error(path, format!("`{path}` must begin above 0, but begins at {lower}"), "not above 0", "raise its first number");
+            self.error(
+                path,
+                format!("`{path}` must begin above 0, but begins at {lower}"),
+                "not above 0",
+                "raise its first number",
+            );
         }
     }
 
@@ -141,7 +146,12 @@ impl Check<'_, '_> {
             OpConfig::GaussianBlur(blur) => self.range(&format!("{path}.gaussian_blur.sigma"), blur.sigma, true),
             OpConfig::Rotate90(rotate) if rotate.turns.is_empty() => {
                 let path = format!("{path}.rotate90.turns");
-                self.error(&path, format!("`{path}` is empty"), "nothing to choose from", "write `[0, 1, 2, 3]` for any turn");
+                self.error(
+                    &path,
+                    format!("`{path}` is empty"),
+                    "nothing to choose from",
+                    "write `[0, 1, 2, 3]` for any turn",
+                );
             }
             OpConfig::TfHue(hue) if hue.max_delta > 0.5 => {
                 let path = format!("{path}.tf_hue.max_delta");
@@ -227,11 +237,21 @@ impl Check<'_, '_> {
 
     fn command(&mut self, config: &CommandConfig) {
         if config.run.first().is_some_and(|program| program.trim().is_empty()) {
-            self.error("run[0]", "the program's name is empty".into(), "no program", "write `run: [PROGRAM, ARGUMENT, …]`");
+            self.error(
+                "run[0]",
+                "the program's name is empty".into(),
+                "no program",
+                "write `run: [PROGRAM, ARGUMENT, …]`",
+            );
         }
         for (idx, output) in config.outputs.iter().enumerate() {
             if let Some((why, help)) = bad_output(output) {
-                self.error(&format!("outputs[{idx}]"), format!("`{output}` cannot be an output: {why}"), "not a plain relative path", help);
+                self.error(
+                    &format!("outputs[{idx}]"),
+                    format!("`{output}` cannot be an output: {why}"),
+                    "not a plain relative path",
+                    help,
+                );
             }
         }
         self.duplicates("outputs", &config.outputs);
@@ -242,7 +262,12 @@ impl Check<'_, '_> {
             let is_name = !name.is_empty() && !name.contains(['=', '\0']);
             if !is_name || name.starts_with("SIMSIAM_PIPE_") {
                 let message = format!("`{name}` cannot be set");
-                self.error(&format!("env.{name}"), message, "not free", "names have no `=`; those that begin with `SIMSIAM_PIPE_` are set for you");
+                self.error(
+                    &format!("env.{name}"),
+                    message,
+                    "not free",
+                    "names have no `=`; those that begin with `SIMSIAM_PIPE_` are set for you",
+                );
             }
         }
     }

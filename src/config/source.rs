@@ -20,8 +20,7 @@ pub(crate) struct SourceText {
 impl SourceText {
     /// A text under its name.
     pub(crate) fn new(name: String, text: String) -> Self {
-        let line_starts =
-            std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
         Self { name, text, line_starts }
     }
 

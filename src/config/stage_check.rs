@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
     node::{Entry, Node, NodeValue},
     schema::{self, kind_doc, needs_with, strict_seed_schema, with_schema},
     source::Span,
@@ -174,7 +174,9 @@ fn check_uses(node: &Node, draft: &StageDraft<'_>, findings: &mut Findings) -> O
     let Some(written) = uses.value.as_str() else {
         let message = format!("`uses` must be a kind of stage, but is {}", uses.value.describe());
         findings.error(
-            Finding::new("config::type", span, message).label("not a kind").help(format!("choose one of {}", list(&names))),
+            Finding::new("config::type", span, message)
+                .label("not a kind")
+                .help(format!("choose one of {}", list(&names))),
         );
         return None;
     };
@@ -205,9 +207,8 @@ fn check_keys(entries: &[Entry], draft: &StageDraft<'_>, findings: &mut Findings
             did_you_mean(&entry.key, "a stage may have", STAGE_KEYS)
         };
         let message = format!("stage `{}` has no key `{}`", draft.name, super::node::shorten(&entry.key));
-        findings.error(
-            Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").maybe_help(help),
-        );
+        findings
+            .error(Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").maybe_help(help));
     }
 }
 
@@ -223,9 +224,7 @@ fn protocol(kind: StageKind, with: Option<&Entry>) -> Option<&'static str> {
         [(name, _)] => Some(name),
         protocols => {
             let entries = with.map(|with| with.value.entries()).unwrap_or_default();
-            entries.iter().find_map(|entry| {
-                protocols.iter().map(|(name, _)| *name).find(|name| *name == entry.key)
-            })
+            entries.iter().find_map(|entry| protocols.iter().map(|(name, _)| *name).find(|name| *name == entry.key))
         }
     }
 }
@@ -237,7 +236,7 @@ fn check_with(
     findings: &mut Findings,
 ) -> Option<StageConfig> {
     let value = match with {
-        Some(entry) if !(entry.value.is_null() && !needs_with(kind)) => {
+        Some(entry) if !entry.value.is_null() || needs_with(kind) => {
             let at = At::top("with", entry.key_span);
             let top = with_schema(kind);
             let mut walker = Walker { findings, places: &mut draft.places, owner: kind.name(), top };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
     load::{self, Budget, MAX_DEPTH},
     node::{Node, NodeValue, Origin},
     scalar::{Scalar, ScalarKind},
@@ -96,15 +96,12 @@ fn parts(text: &str) -> Vec<Part<'_>> {
             parts.push(Part::Text(&rest[..at]));
         }
         let body = &rest[at + 2..];
-        match body.find('}') {
-            Some(end) => {
-                parts.push(Part::Reference(&body[..end]));
-                rest = &body[end + 1..];
-            }
-            None => {
-                parts.push(Part::Unclosed(&rest[at..]));
-                rest = "";
-            }
+        if let Some(end) = body.find('}') {
+            parts.push(Part::Reference(&body[..end]));
+            rest = &body[end + 1..];
+        } else {
+            parts.push(Part::Unclosed(&rest[at..]));
+            rest = "";
         }
     }
     if !rest.is_empty() {
@@ -174,7 +171,8 @@ impl Resolver<'_> {
                         NodeValue::Scalar(scalar) => scalar.text,
                         NodeValue::Invalid => return Node::invalid(span),
                         NodeValue::Seq(_) | NodeValue::Map(_) => {
-                            let message = format!("`{}` is a list or mapping and cannot be part of a text", reference.written);
+                            let message =
+                                format!("`{}` is a list or mapping and cannot be part of a text", reference.written);
                             self.findings.error(
                                 Finding::new("config::reference", reference.span, message)
                                     .help("refer to one of its values, or let the reference stand alone"),
@@ -247,7 +245,9 @@ impl Resolver<'_> {
             self.findings.error(
                 Finding::new("config::env", reference.span, format!("the environment variable `{name}` is not set"))
                     .label("needed here")
-                    .help(format!("set it (`{name}=… simsiam-pipe run …`), or give a default: `${{env.{name}:-default}}`")),
+                    .help(format!(
+                        "set it (`{name}=… simsiam-pipe run …`), or give a default: `${{env.{name}:-default}}`"
+                    )),
             );
             return Node::invalid(reference.span);
         };
@@ -273,15 +273,23 @@ impl Resolver<'_> {
             let mut links: Vec<String> = self.chain[at..].iter().map(|link| format!("vars.{link}")).collect();
             links.push(format!("vars.{path}"));
             self.findings.error(
-                Finding::new("config::vars_cycle", reference.span, format!("`vars.{path}` refers to itself: {}", links.join(" -> ")))
-                    .help("give one of them a value"),
+                Finding::new(
+                    "config::vars_cycle",
+                    reference.span,
+                    format!("`vars.{path}` refers to itself: {}", links.join(" -> ")),
+                )
+                .help("give one of them a value"),
             );
             return Node::invalid(reference.span);
         }
         if self.chain.len() >= MAX_CHAIN {
             self.findings.error(
-                Finding::new("config::vars_chain", reference.span, format!("references lead through more than {MAX_CHAIN} variables"))
-                    .help("give one of them a value"),
+                Finding::new(
+                    "config::vars_chain",
+                    reference.span,
+                    format!("references lead through more than {MAX_CHAIN} variables"),
+                )
+                .help("give one of them a value"),
             );
             return Node::invalid(reference.span);
         }

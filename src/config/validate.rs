@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    config_error::{ConfigErrors, ConfigWarning, Finding, Findings},
+    config_error::{ConfigErrors, ConfigWarning},
+    findings::{Finding, Findings},
     inputs,
     load::{self, Budget},
     node::{Node, NodeValue},
@@ -105,9 +106,8 @@ fn check_pipeline(source_name: &Path, root: &Node, findings: &mut Findings) -> O
     for entry in root.entries().iter().filter(|entry| !TOP_KEYS.contains(&entry.key.as_str())) {
         let message = format!("a pipeline has no key `{}`", super::node::shorten(&entry.key));
         let help = did_you_mean(&entry.key, "it may have", TOP_KEYS);
-        findings.error(
-            Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").maybe_help(help),
-        );
+        findings
+            .error(Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").maybe_help(help));
     }
     check_version(root, findings);
     let name = check_pipeline_name(source_name, root, findings);
@@ -278,7 +278,13 @@ fn finish_stages(drafts: Vec<StageDraft<'_>>, seed: u64, findings: &Findings) ->
                 .into_iter()
                 .filter_map(|(path, spans)| Some((path, findings.sources.place_in_file(spans.key)?)))
                 .collect();
-            Some(Stage { name: draft.name.to_owned(), config: draft.config?, inputs, seed: draft.seed.unwrap_or(seed), places })
+            Some(Stage {
+                name: draft.name.to_owned(),
+                config: draft.config?,
+                inputs,
+                seed: draft.seed.unwrap_or(seed),
+                places,
+            })
         })
         .collect()
 }

@@ -3,15 +3,13 @@
 //! Serde stops at the first mistake and knows no places; this walk finds all of them, each at its place, and
 //! what passes it decodes.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::{Map, Number, Value};
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
+    hints::{example, first_sentence, home_of, number_help, number_of, range_text, variant_example, with_origin},
     node::{Entry, Node, NodeValue},
     scalar::{ScalarKind, resolve_plain},
     schema::resolve,
@@ -123,8 +121,10 @@ impl Walker<'_> {
     fn check_object(&mut self, node: &Node, schema: &'static Value, at: &At) -> Option<Value> {
         static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
         let properties = schema["properties"].as_object().unwrap_or(&NONE);
-        let required: Vec<&str> =
-            schema["required"].as_array().map(|keys| keys.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+        let required: Vec<&str> = schema["required"]
+            .as_array()
+            .map(|keys| keys.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
         let NodeValue::Map(entries) = &node.value else {
             let help = if node.is_null() && required.is_empty() {
                 let name = at.path.rsplit('.').next().unwrap_or_default();
@@ -183,8 +183,7 @@ impl Walker<'_> {
             .or_else(|| did_you_mean(&entry.key, "it may have", keys()))
             .unwrap_or_else(|| "it has no parameters: remove the key".into());
         let message = format!("`{}` has no parameter `{}`", self.whose(parent), super::node::shorten(&entry.key));
-        let finding =
-            Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").help(help);
+        let finding = Finding::new("config::unknown_key", entry.key_span, message).label("unknown key").help(help);
         self.findings.error(finding);
     }
 
@@ -263,9 +262,9 @@ impl Walker<'_> {
                 return None;
             };
             let first = &entries[0];
-            let is_parameter = tagged.get(first.key.as_str()).is_some_and(|schema| {
-                resolve(schema)["properties"].get(&second.key).is_some()
-            });
+            let is_parameter = tagged
+                .get(first.key.as_str())
+                .is_some_and(|schema| resolve(schema)["properties"].get(&second.key).is_some());
             let help = if is_parameter {
                 format!("indent the parameters of `{}` further than its name", first.key)
             } else {
@@ -315,7 +314,11 @@ impl Walker<'_> {
         if length < min || length > max {
             is_right = false;
             let expected = if min == max { format!("exactly {min}") } else { format!("at least {min}") };
-            let message = format!("`{}` must have {expected} element{}, but has {length}", at.shown(), if min == 1 { "" } else { "s" });
+            let message = format!(
+                "`{}` must have {expected} element{}, but has {length}",
+                at.shown(),
+                if min == 1 { "" } else { "s" }
+            );
             let finding = Finding::new("config::length", Self::span(node, at), message)
                 .label(format!("{length} element{}", if length == 1 { "" } else { "s" }));
             self.findings.error(with_origin(finding, node));
@@ -354,7 +357,11 @@ impl Walker<'_> {
         let min = schema["minimum"].as_f64().map_or(i128::from(i64::MIN), |min| min as i128);
         let max = schema["maximum"].as_f64().map_or(format_max, |max| (max as i128).min(format_max));
         if value < min || value > max {
-            let expected = if value > max && schema["maximum"].is_null() { format!(" of at most {max}") } else { range_text(schema) };
+            let expected = if value > max && schema["maximum"].is_null() {
+                format!(" of at most {max}")
+            } else {
+                range_text(schema)
+            };
             self.out_of_range(node, at, &format!("a whole number{expected}"));
             return None;
         }
@@ -420,107 +427,5 @@ impl Walker<'_> {
         };
         self.wrong_type(node, at, "text", help);
         None
-    }
-}
-
-/// The number that a scalar is, or that loose text can be read as.
-fn number_of(node: &Node) -> Option<ScalarKind> {
-    let NodeValue::Scalar(scalar) = &node.value else { return None };
-    let kind = if node.loose { resolve_plain(&scalar.text) } else { scalar.kind };
-    matches!(kind, ScalarKind::Int(_) | ScalarKind::Float(_)).then_some(kind)
-}
-
-fn number_help(node: &Node) -> Option<String> {
-    let NodeValue::Scalar(scalar) = &node.value else { return None };
-    if matches!(resolve_plain(&scalar.text), ScalarKind::Int(_) | ScalarKind::Float(_)) {
-        return Some(format!("remove the quotes: {}", scalar.text));
-    }
-    let bare: String = scalar.text.chars().filter(|c| !matches!(c, '_' | ',' | ' ')).collect();
-    (bare != scalar.text && matches!(resolve_plain(&bare), ScalarKind::Int(_) | ScalarKind::Float(_)))
-        .then(|| format!("write {bare}"))
-}
-
-/// Adds where the value of a reference comes from.
-fn with_origin(finding: Finding, node: &Node) -> Finding {
-    match &node.origin {
-        Some(origin) => {
-            let text = format!("the value of `{}`", origin.written);
-            match origin.defined {
-                Some(span) => finding.also(span, text),
-                None => finding,
-            }
-        }
-        None => finding,
-    }
-}
-
-/// ` between 0 and 1`, ` of at least 1`, or nothing.
-fn range_text(schema: &Value) -> String {
-    let limit = |key: &str| schema[key].as_f64().map(|limit| format!("{limit}"));
-    match (limit("minimum"), limit("maximum")) {
-        (Some(min), Some(max)) => format!(" between {min} and {max}"),
-        (Some(min), None) => format!(" of at least {min}"),
-        (None, Some(max)) => format!(" of at most {max}"),
-        (None, None) => String::new(),
-    }
-}
-
-/// The first sentence of a description, as it goes on after a colon.
-pub(crate) fn first_sentence(text: &str) -> String {
-    let text = text.replace('\n', " ");
-    let end = text.find(". ").unwrap_or(text.len());
-    let sentence = text[..end].trim_end_matches('.');
-    let mut chars = sentence.chars();
-    match (chars.next(), chars.next()) {
-        // `ImageNet`, `kNN` and `L2` keep their letters.
-        (Some(first), Some(second)) if second.is_lowercase() && !sentence.starts_with("ImageNet") => {
-            first.to_lowercase().chain(sentence.chars().skip(1)).collect()
-        }
-        _ => sentence.to_owned(),
-    }
-}
-
-/// Where in a schema a key stands that is written in the wrong place: the nearest to the top.
-fn home_of(top: &'static Value, key: &str) -> Option<String> {
-    let mut queue: VecDeque<(String, &'static Value)> = VecDeque::from([(String::new(), top)]);
-    for _ in 0..200 {
-        let (path, schema) = queue.pop_front()?;
-        let schema = resolve(schema);
-        let properties = schema["properties"].as_object();
-        if !path.is_empty() && properties.is_some_and(|properties| properties.contains_key(key)) {
-            return Some(path);
-        }
-        for (name, property) in properties.into_iter().flatten() {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            queue.push_back((path, property));
-        }
-        for variant in ["oneOf", "anyOf"].iter().filter_map(|key| schema[*key].as_array()).flatten() {
-            for (name, property) in variant["properties"].as_object().into_iter().flatten() {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                queue.push_back((path, property));
-            }
-            if variant["$ref"].is_string() {
-                queue.push_back((path.clone(), variant));
-            }
-        }
-    }
-    None
-}
-
-fn example(properties: &Map<String, Value>, required: &[&str]) -> Option<String> {
-    let keys: Vec<&str> =
-        if required.is_empty() { properties.keys().map(String::as_str).collect() } else { required.to_vec() };
-    (!keys.is_empty()).then(|| format!("it may have the keys {}", list(&keys)))
-}
-
-/// How a variant that was written as a word is written with its parameters.
-fn variant_example(name: &str, schema: &'static Value) -> String {
-    let schema = resolve(schema);
-    let required: Vec<&str> =
-        schema["required"].as_array().map(|keys| keys.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
-    match (schema["type"].as_str(), required.as_slice()) {
-        (Some("object"), []) => format!("`{{ {name}: {{}} }}` to take every default"),
-        (Some("object"), keys) => format!("`{{ {name}: {{ … }} }}` with {}", list(keys)),
-        _ => format!("`{{ {name}: … }}` with its value"),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    config_error::{Finding, Findings},
+    findings::{Finding, Findings},
     node::{Node, NodeValue},
     stage_check::StageDraft,
 };

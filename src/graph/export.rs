@@ -3,7 +3,7 @@
 //! `status` holds a word for some of the stages (`hit`, `miss`, `ran`, `failed` …); see [`super::svg()`] for the
 //! words that have a colour.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::stage_graph::StageGraph;
 
@@ -45,19 +45,21 @@ pub fn dot(graph: &StageGraph, status: &BTreeMap<String, String>) -> String {
             Tone::Plain => "white",
         };
         let status = status.map_or_else(String::new, |status| format!("\\n{}", escape_dot(status)));
-        out.push_str(&format!(
-            "  \"{name}\" [label=\"{name}\\n{kind}{status}\", fillcolor=\"{fill}\"];\n",
+        let _ = writeln!(
+            out,
+            "  \"{name}\" [label=\"{name}\\n{kind}{status}\", fillcolor=\"{fill}\"];",
             name = escape_dot(&node.name),
-            kind = node.kind.name(),
-        ));
+            kind = node.kind.name()
+        );
     }
     for (from, to, inputs) in graph.edges() {
-        out.push_str(&format!(
-            "  \"{}\" -> \"{}\" [label=\"{}\"];\n",
+        let _ = writeln!(
+            out,
+            "  \"{}\" -> \"{}\" [label=\"{}\"];",
             escape_dot(from),
             escape_dot(to),
             escape_dot(&inputs.join(", "))
-        ));
+        );
     }
     out.push_str("}\n");
     out
@@ -82,15 +84,12 @@ pub fn mermaid(graph: &StageGraph, status: &BTreeMap<String, String>) -> String 
             Tone::Plain => {}
         }
         let word = word.map_or_else(String::new, |word| format!("<br/>{}", escape_mermaid(word)));
-        out.push_str(&format!(
-            "  s{idx}(\"{}<br/><small>{}</small>{word}\")\n",
-            escape_mermaid(&node.name),
-            node.kind.name()
-        ));
+        let _ =
+            writeln!(out, "  s{idx}(\"{}<br/><small>{}</small>{word}\")", escape_mermaid(&node.name), node.kind.name());
     }
     for (from, to, inputs) in graph.edges() {
         if let (Some(from), Some(to)) = (ids.get(from), ids.get(to)) {
-            out.push_str(&format!("  s{from} -->|\"{}\"| s{to}\n", escape_mermaid(&inputs.join(", "))));
+            let _ = writeln!(out, "  s{from} -->|\"{}\"| s{to}", escape_mermaid(&inputs.join(", ")));
         }
     }
     for (class, style) in [
@@ -99,7 +98,7 @@ pub fn mermaid(graph: &StageGraph, status: &BTreeMap<String, String>) -> String 
         ("bad", "fill:#f8d7d4,stroke:#b4443a,color:#311"),
     ] {
         if let Some(members) = classes.get(class) {
-            out.push_str(&format!("  classDef {class} {style}\n  class {} {class}\n", members.join(",")));
+            let _ = writeln!(out, "  classDef {class} {style}\n  class {} {class}", members.join(","));
         }
     }
     out
@@ -129,7 +128,8 @@ mod tests {
 
     fn example() -> (StageGraph, BTreeMap<String, String>) {
         let pipeline = pipeline(&[("train", &[]), ("views", &["train"]), ("pretrain", &["train", "views"])]);
-        let status = BTreeMap::from([("train".into(), "hit".into()), ("pretrain".into(), "miss: \"epochs\" <b>".into())]);
+        let status =
+            BTreeMap::from([("train".into(), "hit".into()), ("pretrain".into(), "miss: \"epochs\" <b>".into())]);
         (StageGraph::build(&pipeline).unwrap(), status)
     }
 

@@ -23,13 +23,16 @@ pub(crate) struct BoxPlace {
     pub height: f64,
 }
 
+/// An edge between two boxes, and the points on its way.
+pub(crate) type EdgePath = (usize, usize, Vec<(f64, f64)>);
+
 /// Where everything goes.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// Boxes in the order of the file.
     pub boxes: Vec<BoxPlace>,
-    /// For each edge of the graph its ends and the points on its way.
-    pub edges: Vec<(usize, usize, Vec<(f64, f64)>)>,
+    /// The edges of the graph.
+    pub edges: Vec<EdgePath>,
     pub width: f64,
     pub height: f64,
 }
@@ -124,7 +127,8 @@ fn order_layers(layers: &mut Vec<Vec<usize>>, vertices: &[Vertex]) {
     let mut best = (count_crossings(layers, vertices), layers.clone());
     for sweep in 0..12 {
         let down = sweep % 2 == 0;
-        let order: Vec<usize> = if down { (1..layers.len()).collect() } else { (0..layers.len().saturating_sub(1)).rev().collect() };
+        let order: Vec<usize> =
+            if down { (1..layers.len()).collect() } else { (0..layers.len().saturating_sub(1)).rev().collect() };
         for layer in order {
             let other = &layers[if down { layer - 1 } else { layer + 1 }];
             let position: BTreeMap<usize, usize> = other.iter().enumerate().map(|(at, idx)| (*idx, at)).collect();
@@ -154,7 +158,8 @@ fn count_crossings(layers: &[Vec<usize>], vertices: &[Vertex]) -> usize {
         let ends: Vec<usize> = upper
             .iter()
             .flat_map(|idx| {
-                let mut ends: Vec<usize> = vertices[*idx].below.iter().filter_map(|idx| position.get(idx).copied()).collect();
+                let mut ends: Vec<usize> =
+                    vertices[*idx].below.iter().filter_map(|idx| position.get(idx).copied()).collect();
                 ends.sort_unstable();
                 ends
             })
@@ -177,17 +182,22 @@ fn place(layers: &[Vec<usize>], vertices: &mut [Vertex]) {
             x += vertices[*idx].width + GAP_X;
         }
         let half = (x - GAP_X) / 2.0;
-        layer.iter().for_each(|idx| vertices[*idx].x -= half);
+        for idx in layer {
+            vertices[*idx].x -= half;
+        }
     }
-    for sweep in 0..16 {
-        let order: Vec<usize> = if sweep % 2 == 0 { (0..layers.len()).collect() } else { (0..layers.len()).rev().collect() };
+    for sweep in 0..24 {
+        let order: Vec<usize> =
+            if sweep % 2 == 0 { (0..layers.len()).collect() } else { (0..layers.len()).rev().collect() };
         for layer in order {
             let wanted: Vec<f64> = layers[layer]
                 .iter()
                 .map(|idx| {
                     let vertex = &vertices[*idx];
-                    let near: Vec<f64> = vertex.above.iter().chain(&vertex.below).map(|idx| vertices[*idx].x).collect();
-                    if near.is_empty() { vertex.x } else { near.iter().sum::<f64>() / near.len() as f64 }
+                    let near = || vertex.above.iter().chain(&vertex.below).map(|idx| &vertices[*idx]);
+                    let total: f64 = near().map(|other| straightness(vertex, other)).sum();
+                    let sum: f64 = near().map(|other| other.x * straightness(vertex, other)).sum();
+                    if total > 0.0 { sum / total } else { vertex.x }
                 })
                 .collect();
             let widths: Vec<f64> = layers[layer].iter().map(|idx| vertices[*idx].width).collect();
@@ -195,6 +205,15 @@ fn place(layers: &[Vec<usize>], vertices: &mut [Vertex]) {
                 vertices[*idx].x = x;
             }
         }
+    }
+}
+
+/// How much an edge wants to be upright: long edges most, since a bend in the middle of one means nothing.
+fn straightness(one: &Vertex, other: &Vertex) -> f64 {
+    match (one.width == LANE, other.width == LANE) {
+        (true, true) => 8.0,
+        (false, false) => 1.0,
+        _ => 2.0,
     }
 }
 

@@ -221,7 +221,8 @@ pub(crate) mod tests {
 
     #[test]
     fn order_respects_inputs_and_else_the_file() {
-        let pipeline = pipeline(&[("report", &["probe", "knn"]), ("knn", &["e"]), ("probe", &["e"]), ("e", &[]), ("x", &[])]);
+        let pipeline =
+            pipeline(&[("report", &["probe", "knn"]), ("knn", &["e"]), ("probe", &["e"]), ("e", &[]), ("x", &[])]);
         let graph = StageGraph::build(&pipeline).unwrap();
         assert_eq!(graph.order(), ["e", "knn", "probe", "report", "x"]);
     }

@@ -1,10 +1,10 @@
 //! The graph as a picture: rounded boxes, arrows from top to bottom, light or dark as the viewer prefers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     export::{Tone, tone},
-    layout::{BoxPlace, layout},
+    layout::{BoxPlace, EdgePath, layout},
     stage_graph::StageGraph,
 };
 
@@ -69,11 +69,12 @@ pub fn svg(graph: &StageGraph, status: &BTreeMap<String, String>) -> String {
     let ports = Ports::new(&layout.boxes, &layout.edges);
     for (idx, (from, to, points)) in layout.edges.iter().enumerate() {
         let title = format!("{} → {}", labels[*from].name, labels[*to].name);
-        out.push_str(&format!(
-            "<path class=\"edge\" marker-end=\"url(#tip)\" d=\"{}\"><title>{}</title></path>\n",
+        let _ = writeln!(
+            out,
+            "<path class=\"edge\" marker-end=\"url(#tip)\" d=\"{}\"><title>{}</title></path>",
             curve(ports.start(idx, &layout.boxes[*from]), points, ports.end(idx, &layout.boxes[*to])),
             escape(&title)
-        ));
+        );
     }
     for (label, place) in labels.iter().zip(&layout.boxes) {
         label.draw(*place, &mut out);
@@ -114,8 +115,9 @@ impl Label<'_> {
             "" => String::new(),
             word => format!(" · <tspan class=\"status\">{}</tspan>", escape(&shorten(word))),
         };
-        out.push_str(&format!(
-            "<g class=\"{class}\"><title>{title}</title><rect class=\"box\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"9\"/><text class=\"name\" text-anchor=\"middle\" x=\"{cx:.1}\" y=\"{name_y:.1}\">{name}</text><text class=\"kind\" text-anchor=\"middle\" x=\"{cx:.1}\" y=\"{kind_y:.1}\">{kind}{word}</text></g>\n",
+        let _ = writeln!(
+            out,
+            "<g class=\"{class}\"><title>{title}</title><rect class=\"box\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"9\"/><text class=\"name\" text-anchor=\"middle\" x=\"{cx:.1}\" y=\"{name_y:.1}\">{name}</text><text class=\"kind\" text-anchor=\"middle\" x=\"{cx:.1}\" y=\"{kind_y:.1}\">{kind}{word}</text></g>",
             title = escape(&title),
             x = place.x - place.width / 2.0,
             y = place.y - place.height / 2.0,
@@ -125,8 +127,8 @@ impl Label<'_> {
             name_y = place.y - 4.0,
             kind_y = place.y + 15.0,
             name = escape(&shorten(self.name)),
-            kind = self.kind,
-        ));
+            kind = self.kind
+        );
     }
 }
 
@@ -138,7 +140,7 @@ struct Ports {
 }
 
 impl Ports {
-    fn new(boxes: &[BoxPlace], edges: &[(usize, usize, Vec<(f64, f64)>)]) -> Self {
+    fn new(boxes: &[BoxPlace], edges: &[EdgePath]) -> Self {
         let mut ports = Self { starts: vec![0.0; edges.len()], ends: vec![0.0; edges.len()] };
         for (idx, place) in boxes.iter().enumerate() {
             let spread = |mut keyed: Vec<(f64, usize)>, out: &mut Vec<f64>| {
@@ -149,7 +151,7 @@ impl Ports {
                     out[*edge] = first + at as f64 * step;
                 }
             };
-            let toward = |(from, to, points): &(usize, usize, Vec<(f64, f64)>), out: bool| {
+            let toward = |(from, to, points): &EdgePath, out: bool| {
                 let next = if out { points.first() } else { points.last() };
                 next.map_or(boxes[if out { *to } else { *from }].x, |(x, _)| *x)
             };
@@ -182,7 +184,7 @@ fn curve(start: (f64, f64), points: &[(f64, f64)], end: (f64, f64)) -> String {
     let half = BOX_HEIGHT / 2.0;
     let mut bend = |to: (f64, f64)| {
         let middle = f64::midpoint(at.1, to.1);
-        path.push_str(&format!(" C{:.1},{middle:.1} {:.1},{middle:.1} {:.1},{:.1}", at.0, to.0, to.0, to.1));
+        let _ = write!(path, " C{:.1},{middle:.1} {:.1},{middle:.1} {:.1},{:.1}", at.0, to.0, to.0, to.1);
         at = to;
     };
     let mut straights = vec![];
@@ -217,7 +219,8 @@ mod tests {
     #[test]
     fn a_small_picture_is_as_it_was() {
         let pipeline = pipeline(&[("train", &[]), ("views", &["train"]), ("pretrain", &["train", "views"])]);
-        let status = BTreeMap::from([("train".into(), "hit".into()), ("pretrain".into(), "miss: epochs 1 -> 2".into())]);
+        let status =
+            BTreeMap::from([("train".into(), "hit".into()), ("pretrain".into(), "miss: epochs 1 -> 2".into())]);
         insta::assert_snapshot!(svg(&StageGraph::build(&pipeline).unwrap(), &status));
     }
 

@@ -56,7 +56,11 @@ fn missing_environment_variable_offers_a_default() {
 
 #[test]
 fn duplicate_key_shows_both_places() {
-    insta::assert_snapshot!(complaints(&with(SMALL, "epochs: 10", "epochs: 10\n      batch_size: 8\n      epochs: 20")));
+    insta::assert_snapshot!(complaints(&with(
+        SMALL,
+        "epochs: 10",
+        "epochs: 10\n      batch_size: 8\n      epochs: 20"
+    )));
 }
 
 #[test]
@@ -118,7 +122,11 @@ fn parameters_outside_with_are_told_where_they_belong() {
 
 #[test]
 fn an_input_of_another_protocol_is_explained() {
-    insta::assert_snapshot!(complaints(&with(INTEL, "inputs: { embeddings: embeddings }\n    with: { knn", "inputs: { encoder: pretrain }\n    with: { knn")));
+    insta::assert_snapshot!(complaints(&with(
+        INTEL,
+        "inputs: { embeddings: embeddings }\n    with: { knn",
+        "inputs: { encoder: pretrain }\n    with: { knn"
+    )));
 }
 
 #[test]
@@ -194,7 +202,8 @@ fn outputs_of_a_command_stay_in_their_folder() {
 #[test]
 fn warnings_do_not_stop_a_pipeline() {
     let text = with(SMALL, "- random_resized_crop: { scale: [0.2, 1.0] }\n        ", "");
-    let text = with(&text, "epochs: 10", "epochs: 10\n      batch_size: 4096\n      optimizer: { sgd: { base_lr: 3.2 } }");
+    let text =
+        with(&text, "epochs: 10", "epochs: 10\n      batch_size: 4096\n      optimizer: { sgd: { base_lr: 3.2 } }");
     let text = with(&text, "stages:", "vars: { unused: 3 }\nstages:");
     let warnings = load(&text).unwrap().warnings;
     let rendered: String = warnings.iter().map(|warning| warning.render(false, 100)).collect();
@@ -204,6 +213,20 @@ fn warnings_do_not_stop_a_pipeline() {
 #[test]
 fn a_parameter_in_the_wrong_place_is_told_its_home() {
     let text = with(SMALL, "epochs: 10", "momentum: 0.5");
-    let text = format!("{text}  tuned:\n    uses: fit\n    inputs: {{ encoder: pretrain, train: train, test: train }}\n    with: {{ fine_tune: {{ epochs: 3 }} }}\n");
+    let text = format!(
+        "{text}  tuned:\n    uses: fit\n    inputs: {{ encoder: pretrain, train: train, test: train }}\n    with: {{ fine_tune: {{ epochs: 3 }} }}\n"
+    );
     insta::assert_snapshot!(complaints(&text));
+}
+
+#[test]
+fn as_one_diagnostic_all_mistakes_are_related_to_it() {
+    use miette::Diagnostic as _;
+    let two = load(&with(&with(SMALL, "epochs: 10", "epochs: 0"), "version: 1", "version: 7")).unwrap_err();
+    assert_eq!(two.related().map(Iterator::count), Some(2));
+    assert_eq!(two.to_string(), "`small.yaml` has 2 errors; nothing was run");
+    let one = load(&with(SMALL, "epochs: 10", "epochs: 0")).unwrap_err();
+    assert!(one.related().is_none() && one.source_code().is_some() && one.labels().is_some());
+    assert!(one.render(true, 100).contains("\u{1b}["), "colour where it is asked for");
+    assert!(!one.render(false, 100).contains('\u{1b}'), "none where it is not");
 }

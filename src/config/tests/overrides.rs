@@ -61,7 +61,8 @@ fn variables_are_replaced_before_they_are_used() {
 
 #[test]
 fn flow_values_and_empty_ones_are_taken() {
-    let pipeline = set(SMALL, &["stages.pretrain.with.backbone={ darknet_tiny: {} }", "stages.train.with.classes=[1, b]"]);
+    let pipeline =
+        set(SMALL, &["stages.pretrain.with.backbone={ darknet_tiny: {} }", "stages.train.with.classes=[1, b]"]);
     assert!(format!("{:?}", pipeline.stage("pretrain")).contains("DarknetTiny"));
     assert!(format!("{:?}", pipeline.stage("train")).contains("[\"1\", \"b\"]"));
 }

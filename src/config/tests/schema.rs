@@ -67,7 +67,14 @@ fn wrong_pipelines_do_not_fit_the_schema() {
     ] {
         assert!(!complaints(&super::with(SMALL, from, to)).is_empty(), "{from} -> {to}");
     }
-    assert!(!complaints(&super::with(INTEL, "embeddings: embeddings }\n    with: { knn", "encoder: pretrain }\n    with: { knn")).is_empty());
+    assert!(
+        !complaints(&super::with(
+            INTEL,
+            "embeddings: embeddings }\n    with: { knn",
+            "encoder: pretrain }\n    with: { knn"
+        ))
+        .is_empty()
+    );
 }
 
 #[test]

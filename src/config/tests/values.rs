@@ -168,7 +168,7 @@ fn resolved_stages_are_written_with_their_defaults_and_load_again() {
         pipeline.stages.iter().map(|stage| (stage.name.as_str(), render_resolved(stage).unwrap())).collect();
     insta::assert_snapshot!(rendered["views"]);
     assert!(!rendered["train"].contains("seed"));
-    let indent = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let indent = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<Vec<_>>().concat();
     let inputs = "    inputs: { dataset: train, augmentation: views }\n";
     let again = format!(
         "version: 1\nstages:\n  train:\n{}  views:\n{}  pretrain:\n{inputs}{}",
