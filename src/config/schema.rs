@@ -85,8 +85,7 @@ pub fn editor_schema() -> Value {
             "version": { "description": "Version of the file format.", "const": FORMAT_VERSION },
             "name": {
                 "description": "Name of the pipeline; without it the file's name. Results go to `runs/<name>`.",
-                "type": "string",
-                "pattern": NAME_PATTERN
+                "anyOf": [{ "type": "string", "pattern": NAME_PATTERN }, { "$ref": "#/$defs/Reference" }]
             },
             "seed": seed_schema("Seed of everything random; a stage may have its own.", Some(0)),
             "vars": {

@@ -47,6 +47,7 @@ fn right_pipelines_fit_the_schema() {
 #[test]
 fn references_fit_wherever_a_number_or_choice_is_expected() {
     let text = SMALL.replace("p: 0.2", "p: \"${vars.p}\"").replace("stem: cifar", "stem: \"${vars.stem}\"");
+    let text = text.replace("version: 1", "version: 1\nname: ${vars.name}");
     let text = text.replace("[0.2, 1.0]", "\"${vars.scale}\"").replace("epochs: 10", "epochs: ${env.EPOCHS:-3}");
     assert_eq!(complaints(&text), [""; 0]);
 }
