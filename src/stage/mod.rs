@@ -2,6 +2,7 @@
 
 pub mod context;
 pub mod external_input;
+pub mod report;
 pub mod stage_config;
 pub mod stage_error;
 pub mod stage_kind;

@@ -1,0 +1,77 @@
+//! Pictures that are small enough for a page.
+
+use std::io::Cursor;
+
+use image::{ImageFormat, ImageReader, imageops::FilterType};
+
+/// Bytes of the contact sheet that a page takes as they are.
+pub const MAX_SHEET_BYTES: usize = 1_500_000;
+/// Width to which a larger sheet is reduced, in pixels.
+const SHEET_WIDTH: u32 = 1_280;
+
+/// The PNG file as it is where it is small, reduced where it is large, and nothing where it is no PNG file or
+/// stays too large.
+pub fn fit_sheet(png: Vec<u8>) -> Option<Vec<u8>> {
+    let mut reader = ImageReader::with_format(Cursor::new(&png), ImageFormat::Png);
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(1 << 29);
+    reader.limits(limits);
+    if png.len() <= MAX_SHEET_BYTES {
+        // The header is enough to know that a browser will show it.
+        return reader.into_dimensions().is_ok().then_some(png);
+    }
+    let sheet = reader.decode().ok()?;
+    for width in [SHEET_WIDTH, SHEET_WIDTH / 2] {
+        let width = width.min(sheet.width());
+        let height = (u64::from(sheet.height()) * u64::from(width)).div_ceil(u64::from(sheet.width().max(1)));
+        let reduced = sheet.resize_exact(width, height.clamp(1, 8_192) as u32, FilterType::Triangle);
+        let mut bytes = Cursor::new(vec![]);
+        reduced.to_rgb8().write_to(&mut bytes, ImageFormat::Png).ok()?;
+        if bytes.get_ref().len() <= MAX_SHEET_BYTES {
+            return Some(bytes.into_inner());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    fn png(width: u32, height: u32, noise: bool) -> Vec<u8> {
+        let mut state = 1_u32;
+        let image = RgbImage::from_fn(width, height, |x, y| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            image::Rgb(if noise {
+                [(state >> 24) as u8, (state >> 16) as u8, (state >> 8) as u8]
+            } else {
+                [x as u8, y as u8, 7]
+            })
+        });
+        let mut bytes = Cursor::new(vec![]);
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn small_sheets_stay_as_they_are() {
+        let sheet = png(40, 30, false);
+        assert_eq!(fit_sheet(sheet.clone()), Some(sheet));
+    }
+
+    #[test]
+    fn large_sheets_are_reduced() {
+        let sheet = png(1_400, 700, true);
+        assert!(sheet.len() > MAX_SHEET_BYTES);
+        let reduced = fit_sheet(sheet).unwrap();
+        assert!(reduced.len() <= MAX_SHEET_BYTES);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_left_out() {
+        assert_eq!(fit_sheet(b"no picture".to_vec()), None);
+        assert_eq!(fit_sheet(vec![0; MAX_SHEET_BYTES + 1]), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! The `report` stage: reads what its inputs hold and writes the page and both summaries.
+
+use std::{fs, io::ErrorKind, path::Path};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{InputArtifact, ReportConfig, StageContext, StageError, StageOutcome};
+use crate::{
+    report::{
+        ReportError, ReportInputs,
+        build::{AugmentationInput, ClassifierInput, DatasetInput, EmbeddingsInput, EncoderInput},
+        build_summary,
+        html::Pictures,
+        pictures::fit_sheet,
+        render_html, render_markdown,
+        summary::{ArtifactRef, Summary},
+    },
+    train::{EpochRecord, PretrainConfig},
+};
+
+/// Runs a `report` stage. Leaves `report.html`, `summary.json` and `summary.md`.
+///
+/// # Errors
+/// Where an input artifact is not as expected, or a file cannot be read or written.
+pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
+    let mut inputs = ReportInputs {
+        title: config.title.clone(),
+        pipeline: ctx.pipeline.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        encoder: ctx.input("pretraining").map(read_encoder).transpose()?,
+        augmentation: ctx.input("augmentation").map(read_augmentation).transpose()?,
+        embeddings: ctx.input("embeddings").map(read_embeddings).transpose()?.flatten(),
+        classifiers: read_all(ctx, "classifiers", read_classifier)?,
+        datasets: read_all(ctx, "datasets", read_dataset)?,
+        artifacts: vec![],
+    };
+    for (name, artifacts) in ctx.inputs {
+        inputs.artifacts.extend(artifacts.iter().map(|artifact| ArtifactRef {
+            input: name.clone(),
+            stage: artifact.stage.clone(),
+            digest: artifact.digest.hex(),
+        }));
+    }
+    if ctx.reporter.is_cancelled() {
+        return Err(StageError::Cancelled);
+    }
+    let mut pictures = Pictures::default();
+    if let Some(artifact) = ctx.input("augmentation") {
+        let path = artifact.dir.join("preview.png");
+        if let Some(png) = read_optional(&path)? {
+            pictures.preview = fit_sheet(png);
+            if pictures.preview.is_none() {
+                ctx.reporter.warn("the contact sheet is no PNG file or too large for the page and is left out");
+            }
+        }
+    }
+    let summary = build_summary(&inputs).map_err(|error| failed(ctx, &ReportError::from(error)))?;
+    let page = render_html(&summary, &pictures).map_err(|error| failed(ctx, &error))?;
+    let json = summary.to_json().map_err(|error| failed(ctx, &ReportError::from(error)))?;
+    write(&ctx.out_dir.join("report.html"), &page)?;
+    write(&ctx.out_dir.join("summary.json"), &json)?;
+    write(&ctx.out_dir.join("summary.md"), &render_markdown(&summary))?;
+    ctx.reporter.info(&summary.verdict.headline);
+    Ok(outcome(&summary))
+}
+
+/// How much better than each baseline the pretrained features are, such as `probe/gain_over_untrained`.
+fn outcome(summary: &Summary) -> StageOutcome {
+    let mut outcome = StageOutcome::default();
+    for classifier in &summary.classifiers {
+        for comparison in &classifier.comparisons {
+            let name = format!("{}/gain_over_{}", classifier.stage, comparison.baseline);
+            outcome.metrics.insert(name, comparison.difference);
+        }
+    }
+    outcome
+}
+
+fn failed(ctx: &StageContext<'_>, error: &ReportError) -> StageError {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
+    StageError::Artifact { path: ctx.out_dir.to_owned(), message: format!("{error}{cause}") }
+}
+
+fn read_all<T>(
+    ctx: &StageContext<'_>,
+    name: &str,
+    read: fn(&InputArtifact) -> Result<T, StageError>,
+) -> Result<Vec<T>, StageError> {
+    ctx.inputs.get(name).map_or_else(|| Ok(vec![]), |artifacts| artifacts.iter().map(read).collect())
+}
+
+fn read_encoder(artifact: &InputArtifact) -> Result<EncoderInput, StageError> {
+    let path = artifact.dir.join("history.jsonl");
+    let mut history = vec![];
+    for (idx, line) in read_text(&path)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let record: EpochRecord =
+            serde_json::from_str(line).map_err(|error| broken(&path, &format!("line {}: {error}", idx + 1)))?;
+        history.push(record);
+    }
+    history.sort_by_key(|record| record.epoch);
+    history.dedup_by_key(|record| record.epoch);
+    Ok(EncoderInput {
+        stage: artifact.stage.clone(),
+        card: read_json(&artifact.dir.join("encoder.json"))?,
+        history,
+        config: read_config(&artifact.dir)?,
+    })
+}
+
+/// The parameters that made an encoder. An artifact without them is still worth a report, so whatever is not
+/// as expected counts as absent.
+fn read_config(dir: &Path) -> Result<Option<PretrainConfig>, StageError> {
+    let Some(bytes) = read_optional(&dir.join("config.json"))? else { return Ok(None) };
+    let Ok(value) = serde_json::from_slice::<Value>(&bytes) else { return Ok(None) };
+    let inner = ["with", "config"].into_iter().find_map(|key| value.get(key).cloned());
+    Ok(serde_json::from_value(inner.unwrap_or(value)).ok())
+}
+
+fn read_augmentation(artifact: &InputArtifact) -> Result<AugmentationInput, StageError> {
+    Ok(AugmentationInput { stage: artifact.stage.clone(), policy: read_json(&artifact.dir.join("policy.json"))? })
+}
+
+fn read_classifier(artifact: &InputArtifact) -> Result<ClassifierInput, StageError> {
+    let predictions = read_optional(&artifact.dir.join("predictions.csv"))?.unwrap_or_default();
+    Ok(ClassifierInput {
+        stage: artifact.stage.clone(),
+        metrics: read_json(&artifact.dir.join("metrics.json"))?,
+        predictions: String::from_utf8_lossy(&predictions).into_owned(),
+    })
+}
+
+fn read_dataset(artifact: &InputArtifact) -> Result<DatasetInput, StageError> {
+    Ok(DatasetInput { stage: artifact.stage.clone(), card: read_json(&artifact.dir.join("dataset.json"))? })
+}
+
+/// The test embeddings, or the training embeddings where there is no test split.
+fn read_embeddings(artifact: &InputArtifact) -> Result<Option<EmbeddingsInput>, StageError> {
+    let path = artifact.dir.join("embeddings.safetensors");
+    let bytes = fs::read(&path).map_err(|source| StageError::Io { action: "read", path: path.clone(), source })?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(&path, &error.to_string()))?;
+    let Some(split) = ["test", "train"].into_iter().find(|split| tensors.tensor(&format!("{split}_features")).is_ok())
+    else {
+        return Ok(None);
+    };
+    let features = tensors.tensor(&format!("{split}_features")).map_err(|error| broken(&path, &error.to_string()))?;
+    let (Dtype::F32, &[_, dim]) = (features.dtype(), features.shape()) else {
+        return Err(broken(&path, &format!("`{split}_features` must be f32 with the shape [images, features]")));
+    };
+    let labels = match tensors.tensor(&format!("{split}_labels")) {
+        Ok(labels) if labels.dtype() == Dtype::I64 => {
+            labels.data().chunks_exact(8).filter_map(|raw| raw.try_into().ok()).map(i64::from_le_bytes).collect()
+        }
+        Ok(_) => return Err(broken(&path, &format!("`{split}_labels` must be i64"))),
+        Err(_) => vec![],
+    };
+    let card: Value = read_json(&artifact.dir.join("embeddings.json"))?;
+    Ok(Some(EmbeddingsInput {
+        stage: artifact.stage.clone(),
+        split: split.to_owned(),
+        features: features
+            .data()
+            .chunks_exact(4)
+            .filter_map(|raw| raw.try_into().ok())
+            .map(f32::from_le_bytes)
+            .collect(),
+        dim,
+        labels,
+        class_names: strings(&card, &["class_names", "classes"]),
+        file_names: strings(&card, &[&format!("{split}_file_names"), &format!("{split}_files")]),
+    }))
+}
+
+/// The list of strings under the first of these keys.
+fn strings(card: &Value, keys: &[&str]) -> Vec<String> {
+    let list = keys.iter().find_map(|key| card.get(key)?.as_array());
+    list.into_iter().flatten().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn broken(path: &Path, message: &str) -> StageError {
+    StageError::Artifact { path: path.to_owned(), message: message.to_owned() }
+}
+
+fn read_text(path: &Path) -> Result<String, StageError> {
+    fs::read_to_string(path).map_err(|source| StageError::Io { action: "read", path: path.to_owned(), source })
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StageError> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| broken(path, &error.to_string()))
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StageError::Io { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), StageError> {
+    fs::write(path, text).map_err(|source| StageError::Io { action: "write", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! Fixture artifacts with plausible numbers, for tests of the report. None of them was measured.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, io::Cursor, path::Path};
+
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Serialize;
+use serde_json::json;
+
+use super::super::InputArtifact;
+use crate::{
+    augment::augment_config::{AugmentConfig, EvaluationViewConfig},
+    data::{DatasetCard, SkippedFile},
+    digest::Digest,
+    eval::{ClassScores, ClassifierMetrics, Scores},
+    model::backbone::{BackboneConfig, ResnetConfig},
+    train::{EncoderCard, EpochRecord, Preprocessing, PretrainConfig},
+};
+
+/// Class names, the last of them hostile when asked for.
+pub(super) fn class_names(hostile: bool) -> Vec<String> {
+    let last = if hostile { "<script>alert(\"street\")</script>\u{202e}&'" } else { "street" };
+    ["buildings", "forest", "glacier", "mountain", "sea", last].map(str::to_owned).to_vec()
+}
+
+/// A fixed sequence in [0, 1).
+pub(super) struct Sequence(pub(super) u64);
+
+impl Sequence {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Roughly normal.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.next()).sum::<f64>() - 6.0
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) {
+    fs::write(path, serde_json::to_string_pretty(value).unwrap()).unwrap();
+}
+
+fn artifact(root: &Path, stage: &str) -> InputArtifact {
+    let dir = root.join(stage);
+    fs::create_dir_all(&dir).unwrap();
+    InputArtifact { stage: stage.to_owned(), digest: Digest::of(stage.as_bytes()), dir }
+}
+
+/// Every input that a report takes.
+pub(super) fn all_inputs(root: &Path, hostile: bool) -> BTreeMap<String, Vec<InputArtifact>> {
+    BTreeMap::from([
+        ("pretraining".to_owned(), vec![encoder(root)]),
+        ("augmentation".to_owned(), vec![augmentation(root)]),
+        ("embeddings".to_owned(), vec![embeddings(root, hostile)]),
+        (
+            "classifiers".to_owned(),
+            vec![
+                classifier(root, "knn", "knn", [0.752, 0.581, 0.497], hostile),
+                classifier(root, "probe", "linear_probe", [0.802, 0.668, 0.543], hostile),
+            ],
+        ),
+        ("datasets".to_owned(), vec![dataset(root, "train", 300, hostile), dataset(root, "test", 100, hostile)]),
+    ])
+}
+
+fn encoder(root: &Path) -> InputArtifact {
+    let artifact = artifact(root, "pretrain");
+    let (epochs, steps_per_epoch) = (100_u32, 7_u64);
+    let mut random = Sequence(3);
+    let history: Vec<EpochRecord> = (1..=epochs)
+        .map(|epoch| {
+            let t = f64::from(epoch) / f64::from(epochs);
+            let ratio = 0.93 - 0.5 * (-12.0 * t).exp() + 0.01 * random.normal();
+            EpochRecord {
+                epoch,
+                step: u64::from(epoch) * steps_per_epoch,
+                loss: -0.22 - 0.66 * (1.0 - (-4.0 * t).exp()) + 0.008 * random.normal(),
+                embedding_std: ratio / 2048.0_f64.sqrt(),
+                embedding_std_ratio: ratio,
+                lr: 0.025 * (1.0 + (std::f64::consts::PI * f64::from(epoch - 1) / f64::from(epochs)).cos()),
+                predictor_lr: 0.05,
+                knn_top1: (epoch % 5 == 0).then(|| 0.52 + 0.23 * (1.0 - (-2.5 * t).exp()) + 0.006 * random.normal()),
+            }
+        })
+        .collect();
+    let last = history.last().unwrap();
+    let config: PretrainConfig = serde_json::from_value(json!({"backbone": {"resnet18": {}}})).unwrap();
+    let card = EncoderCard {
+        format: 1,
+        backbone: BackboneConfig::Resnet18(ResnetConfig::default()),
+        feature_dim: 512,
+        projector: config.projector,
+        predictor: config.predictor,
+        preprocessing: Preprocessing {
+            image_size: 64,
+            evaluation: EvaluationViewConfig::default(),
+            channel_stats: policy().normalize.channel_stats(),
+        },
+        seed: 0,
+        epochs,
+        steps: u64::from(epochs) * steps_per_epoch,
+        stopped_early: false,
+        final_loss: last.loss,
+        final_embedding_std_ratio: last.embedding_std_ratio,
+        warnings: vec![],
+    };
+    write_json(&artifact.dir.join("encoder.json"), &card);
+    write_json(&artifact.dir.join("config.json"), &config);
+    let lines: Vec<String> = history.iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect();
+    fs::write(artifact.dir.join("history.jsonl"), lines.concat()).unwrap();
+    artifact
+}
+
+fn policy() -> AugmentConfig {
+    serde_json::from_value(json!({
+        "image_size": 64,
+        "ops": [
+            {"random_resized_crop": {"scale": [0.2, 1.0]}},
+            {"color_jitter": {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}},
+            {"grayscale": {"p": 0.2}},
+            {"gaussian_blur": {"p": 0.5, "sigma": [0.1, 2.0]}},
+            {"horizontal_flip": {"p": 0.5}},
+        ],
+    }))
+    .unwrap()
+}
+
+fn augmentation(root: &Path) -> InputArtifact {
+    let artifact = artifact(root, "views");
+    write_json(&artifact.dir.join("policy.json"), &policy());
+    // Hills under a sky, one hue a row and one shift a column.
+    let (tile, columns, rows) = (64_u32, 9_u32, 5_u32);
+    let sheet = image::RgbImage::from_fn(tile * columns, tile * rows, |x, y| {
+        let (column, row) = (x / tile, y / tile);
+        let (u, v) = (f64::from(x % tile) / 64.0, f64::from(y % tile) / 64.0);
+        let shift = f64::from(column * 7 % 5) / 5.0;
+        let zoom = 1.0 - f64::from(column % 4) * 0.15;
+        let hill = 0.55 + 0.2 * ((u * zoom + shift) * 6.0 + f64::from(row)).sin();
+        let grey = column == 4;
+        let base = if v * zoom > hill - 0.1 {
+            [60.0, 96.0 + 18.0 * f64::from(row), 70.0]
+        } else {
+            [150.0 - 12.0 * f64::from(row), 180.0, 215.0]
+        };
+        let light = 0.8 + 0.4 * shift + 0.2 * (1.0 - v);
+        let mean = base.iter().sum::<f64>() / 3.0;
+        image::Rgb(base.map(|value| ((if grey { mean } else { value }) * light).clamp(0.0, 255.0) as u8))
+    });
+    let mut bytes = Cursor::new(vec![]);
+    sheet.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    fs::write(artifact.dir.join("preview.png"), bytes.into_inner()).unwrap();
+    artifact
+}
+
+fn file_name(class: &str, idx: usize, hostile: bool) -> String {
+    if hostile && idx.is_multiple_of(10) {
+        format!("{class}/<img src=x onerror=alert({idx})>\".jpg")
+    } else {
+        format!("{class}/{:05}.jpg", 20_000 + idx * 37)
+    }
+}
+
+fn embeddings(root: &Path, hostile: bool) -> InputArtifact {
+    let artifact = artifact(root, "embeddings");
+    let (dim, per_class) = (32, 100);
+    let names = class_names(hostile);
+    let mut random = Sequence(11);
+    let centres: Vec<Vec<f64>> = names.iter().map(|_| (0..dim).map(|_| random.normal()).collect()).collect();
+    let (mut features, mut labels, mut files) = (vec![], vec![], vec![]);
+    for idx in 0..per_class {
+        for (class, name) in names.iter().enumerate() {
+            // Glaciers lie near mountains, as one would expect.
+            let centre =
+                |k: usize| if class == 2 { f64::midpoint(centres[2][k], centres[3][k]) } else { centres[class][k] };
+            features.extend((0..dim).flat_map(|k| ((centre(k) * 0.9 + random.normal()) as f32).to_le_bytes()));
+            labels.extend((class as i64).to_le_bytes());
+            files.push(file_name(name, idx, hostile));
+        }
+    }
+    let rows = per_class * names.len();
+    let tensors = [
+        ("test_features", TensorView::new(Dtype::F32, vec![rows, dim], &features).unwrap()),
+        ("test_labels", TensorView::new(Dtype::I64, vec![rows], &labels).unwrap()),
+    ];
+    fs::write(artifact.dir.join("embeddings.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    write_json(&artifact.dir.join("embeddings.json"), &json!({"class_names": names, "test_file_names": files}));
+    artifact
+}
+
+fn scores(top1: f64, num_classes: usize, support: u64) -> Scores {
+    let mut confusion = vec![vec![0_u64; num_classes]; num_classes];
+    for (actual, row) in confusion.iter_mut().enumerate() {
+        let right = (support as f64 * (top1 + 0.04 * (actual as f64 - 2.5) / 2.5)).round() as u64;
+        row[actual] = right;
+        let near = (support - right) * 2 / 3;
+        row[(actual + 1) % num_classes] += near;
+        row[(actual + 3) % num_classes] += support - right - near;
+    }
+    let per_class = (0..num_classes)
+        .map(|class| {
+            let taken: u64 = confusion.iter().map(|row| row[class]).sum();
+            let (precision, recall) =
+                (confusion[class][class] as f64 / taken.max(1) as f64, confusion[class][class] as f64 / support as f64);
+            ClassScores { precision, recall, f1: 2.0 * precision * recall / (precision + recall), support }
+        })
+        .collect();
+    let half = 1.96 * (top1 * (1.0 - top1) / (support * num_classes as u64) as f64).sqrt();
+    Scores {
+        top1,
+        top1_interval: [top1 - half, top1 + half],
+        top5: 1.0 - (1.0 - top1) / 20.0,
+        balanced_accuracy: top1,
+        log_loss: 1.6 * (1.0 - top1) + 0.2,
+        expected_calibration_error: 0.028,
+        per_class,
+        confusion,
+    }
+}
+
+fn classifier(root: &Path, stage: &str, protocol: &str, top1: [f64; 3], hostile: bool) -> InputArtifact {
+    let artifact = artifact(root, stage);
+    let names = class_names(hostile);
+    let representations = ["pretrained", "untrained", "raw_pixels"];
+    let metrics = ClassifierMetrics {
+        format: 1,
+        protocol: protocol.to_owned(),
+        num_train: 1_800,
+        num_test: 600,
+        label_fraction: 1.0,
+        scores: representations
+            .iter()
+            .zip(top1)
+            .map(|(name, top1)| ((*name).to_owned(), scores(top1, 6, 100)))
+            .collect(),
+        history: vec![],
+        class_names: names.clone(),
+    };
+    write_json(&artifact.dir.join("metrics.json"), &metrics);
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let mut csv = "file,true_label,predicted,probability,correct\n".to_owned();
+    let mut random = Sequence(5);
+    for idx in 0..100 {
+        for (class, name) in names.iter().enumerate() {
+            let wrong = random.next() > top1[0];
+            let predicted = if wrong { &names[(class + 1 + idx % 3) % 6] } else { name };
+            let probability = 0.4 + 0.6 * random.next();
+            let file = file_name(name, idx, hostile);
+            writeln!(csv, "{},{},{},{probability:.4},{}", quoted(&file), quoted(name), quoted(predicted), !wrong)
+                .unwrap();
+        }
+    }
+    fs::write(artifact.dir.join("predictions.csv"), csv).unwrap();
+    artifact
+}
+
+fn dataset(root: &Path, stage: &str, per_class: u64, hostile: bool) -> InputArtifact {
+    let artifact = artifact(root, stage);
+    let names = class_names(hostile);
+    let skipped = if stage == "train" {
+        vec![
+            SkippedFile { file: "forest/10234.jpg".into(), reason: "the file ends too early".into() },
+            SkippedFile { file: "sea/Thumbs.db\u{202e}".into(), reason: "not an image".into() },
+        ]
+    } else {
+        vec![]
+    };
+    let card = DatasetCard {
+        format: 1,
+        num_images: per_class * 6,
+        class_counts: vec![per_class; 6],
+        class_names: names,
+        min_size: [72, 72],
+        max_size: [108, 81],
+        channel_stats: policy().normalize.channel_stats(),
+        skipped,
+        file_names: vec![],
+    };
+    write_json(&artifact.dir.join("dataset.json"), &card);
+    artifact
+}

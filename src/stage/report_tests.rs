@@ -1,0 +1,174 @@
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{super::SilentReporter, *};
+use crate::digest::Digest;
+
+#[path = "report_fixture.rs"]
+mod fixture;
+
+struct Rendered {
+    html: String,
+    json: String,
+    markdown: String,
+    outcome: StageOutcome,
+}
+
+fn render_into(
+    dir: &Path,
+    inputs: &BTreeMap<String, Vec<InputArtifact>>,
+    title: &str,
+) -> Result<StageOutcome, StageError> {
+    let ctx = StageContext {
+        pipeline: "intel",
+        stage: "report",
+        inputs,
+        out_dir: dir,
+        work_dir: dir,
+        project_root: dir,
+        seed: 0,
+        reporter: &SilentReporter,
+    };
+    run(&ReportConfig { title: title.to_owned() }, &ctx)
+}
+
+fn render(inputs: &BTreeMap<String, Vec<InputArtifact>>) -> Rendered {
+    let out = tempfile::tempdir().unwrap();
+    let outcome = render_into(out.path(), inputs, "Intel scenes").unwrap();
+    let text = |name: &str| fs::read_to_string(out.path().join(name)).unwrap();
+    Rendered { html: text("report.html"), json: text("summary.json"), markdown: text("summary.md"), outcome }
+}
+
+#[test]
+fn everything_that_was_given_is_on_the_page() {
+    let root = tempfile::tempdir().unwrap();
+    let rendered = render(&fixture::all_inputs(root.path(), false));
+    for section in ["verdict", "classifiers", "training", "map", "views", "data", "provenance"] {
+        assert!(rendered.html.contains(&format!("<section id=\"{section}\"")), "{section}");
+    }
+    for words in [
+        "It learned: 80.2",
+        "chart-loss",
+        "chart-spread",
+        "chart-knn",
+        "chart-lr",
+        "data:image/png;base64,",
+        "Most confident mistakes",
+        "2 files were skipped",
+        "random_resized_crop",
+        "700 steps",
+    ] {
+        assert!(rendered.html.contains(words), "{words}");
+    }
+    assert!(rendered.outcome.metrics["probe/gain_over_untrained"] > 0.1);
+    assert!(rendered.markdown.contains("| Linear probe (`probe`) | 1,800 | 80.2 %"), "{}", rendered.markdown);
+}
+
+#[test]
+fn summary_fits_its_schema_and_reads_back() {
+    let root = tempfile::tempdir().unwrap();
+    let rendered = render(&fixture::all_inputs(root.path(), true));
+    let schema: Value = serde_json::from_str(&crate::report::summary::summary_schema().unwrap()).unwrap();
+    let value: Value = serde_json::from_str(&rendered.json).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let summary: Summary = serde_json::from_str(&rendered.json).unwrap();
+    assert_eq!(summary.to_json().unwrap(), rendered.json);
+    assert!(summary.classifiers[0].per_class[5].name.contains("<script>"));
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes_wherever_they_lie() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, second) =
+        (render(&fixture::all_inputs(one.path(), false)), render(&fixture::all_inputs(other.path(), false)));
+    assert_eq!(first.html, second.html);
+    assert_eq!(first.json, second.json);
+    assert_eq!(first.markdown, second.markdown);
+    for text in [&first.html, &first.json, &first.markdown] {
+        assert!(!text.contains(&*one.path().to_string_lossy()));
+    }
+}
+
+#[test]
+fn hostile_names_stay_text() {
+    let root = tempfile::tempdir().unwrap();
+    let rendered = render(&fixture::all_inputs(root.path(), true));
+    assert_eq!(rendered.html.matches("<script").count(), 1, "only the page's own");
+    for bad in ["<img src=x", "<script>alert", "\u{202e}"] {
+        for text in [&rendered.html, &rendered.json, &rendered.markdown] {
+            assert!(!text.contains(bad), "{bad}");
+        }
+    }
+    assert!(rendered.html.contains("&lt;script&gt;alert(&quot;street"));
+    assert!(rendered.html.contains("\\u{202e}"));
+}
+
+#[test]
+fn the_page_asks_for_nothing_from_elsewhere() {
+    let root = tempfile::tempdir().unwrap();
+    let html = render(&fixture::all_inputs(root.path(), false)).html;
+    for bad in ["http://www.w3.org/1999/xlink", "href=\"http", "src=\"http", "url(", "@import", "<link"] {
+        assert!(!html.contains(bad), "{bad}");
+    }
+}
+
+#[test]
+fn missing_inputs_leave_sections_out() {
+    let root = tempfile::tempdir().unwrap();
+    let all = fixture::all_inputs(root.path(), false);
+    let sections = [
+        ("pretraining", "training"),
+        ("augmentation", "views"),
+        ("embeddings", "map"),
+        ("classifiers", "classifiers"),
+        ("datasets", "data"),
+    ];
+    for (input, section) in sections {
+        let mut inputs = all.clone();
+        inputs.remove(input);
+        let html = render(&inputs).html;
+        assert!(!html.contains(&format!("<section id=\"{section}\"")), "without {input}");
+        let only = BTreeMap::from([(input.to_owned(), all[input].clone())]);
+        assert!(render(&only).html.contains(&format!("<section id=\"{section}\"")), "only {input}");
+    }
+    let nothing = render(&BTreeMap::new());
+    assert!(nothing.html.contains("no pretraining"));
+}
+
+#[test]
+fn optional_files_may_be_absent() {
+    let root = tempfile::tempdir().unwrap();
+    let inputs = fixture::all_inputs(root.path(), false);
+    for file in ["views/preview.png", "pretrain/config.json", "probe/predictions.csv"] {
+        fs::remove_file(root.path().join(file)).unwrap();
+    }
+    let html = render(&inputs).html;
+    assert!(!html.contains("data:image/png") && html.contains("Parameters of the pretraining"));
+}
+
+#[test]
+fn broken_artifacts_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let inputs = fixture::all_inputs(root.path(), false);
+    fs::write(root.path().join("pretrain/history.jsonl"), "{\"epoch\": 1}\n").unwrap();
+    let error = render_into(out.path(), &inputs, "").unwrap_err();
+    assert!(error.to_string().contains("history.jsonl") && error.to_string().contains("line 1"), "{error}");
+    let absent = InputArtifact { stage: "probe".into(), digest: Digest::of(b""), dir: PathBuf::from("/nonexistent") };
+    let inputs = BTreeMap::from([("classifiers".to_owned(), vec![absent])]);
+    assert!(matches!(render_into(out.path(), &inputs, "").unwrap_err(), StageError::Io { action: "read", .. }));
+}
+
+/// Writes whole reports for the browser check to `REPORT_FIXTURE_DIR`, where that is set.
+#[test]
+fn fixture_reports_render() {
+    let Some(dir) = std::env::var_os("REPORT_FIXTURE_DIR").map(PathBuf::from) else { return };
+    for (name, hostile) in [("plain", false), ("hostile", true)] {
+        let out = dir.join(name);
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(&out).unwrap();
+        let title = if hostile { "</title><script>alert(1)</script>\u{202e}\"" } else { "Intel scenes (fixture)" };
+        render_into(&out, &fixture::all_inputs(root.path(), hostile), title).unwrap();
+    }
+}
