@@ -6,6 +6,8 @@ pub mod encoder_card;
 pub mod history;
 pub mod optimizer;
 pub mod schedule;
+pub mod crc32c;
+pub mod tensorboard;
 pub mod train_config;
 
 pub use encoder_card::{EncoderCard, Preprocessing};
