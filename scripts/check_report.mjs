@@ -1,0 +1,236 @@
+// Checks a report.html in a real browser: node scripts/check_report.mjs REPORT.html [MORE.html …]
+//
+// Needs Chromium (CHROMIUM=/path, otherwise found on the path) and npm; playwright-core and axe-core are
+// installed into target/report-check (REPORT_CHECK_DIR overrides). SCREENSHOTS=DIR also leaves pictures.
+// Exits with 1 and a list of what failed.
+
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const PACKAGES = { "playwright-core": "1.56.1", "axe-core": "4.11.0" };
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+
+function findChromium() {
+  const named = process.env.CHROMIUM ? [process.env.CHROMIUM] : [];
+  const folders = (process.env.PATH ?? "").split(path.delimiter);
+  const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+  const candidates = [...named, ...names.flatMap((name) => folders.map((folder) => path.join(folder, name)))];
+  const found = candidates.find((candidate) => existsSync(candidate));
+  if (!found) throw new Error("no Chromium found: install it or set CHROMIUM to its path");
+  return found;
+}
+
+function loadPackages() {
+  const folder = process.env.REPORT_CHECK_DIR ?? path.join(root, "target", "report-check");
+  mkdirSync(folder, { recursive: true });
+  const manifest = JSON.stringify({ private: true, dependencies: PACKAGES });
+  const file = path.join(folder, "package.json");
+  const installed = existsSync(file) && readFileSync(file, "utf8") === manifest
+    && Object.keys(PACKAGES).every((name) => existsSync(path.join(folder, "node_modules", name)));
+  if (!installed) {
+    writeFileSync(file, manifest);
+    execFileSync("npm", ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"], { cwd: folder, stdio: "inherit" });
+  }
+  const require = createRequire(file);
+  return { chromium: require("playwright-core").chromium, axe: readFileSync(require.resolve("axe-core/axe.min.js"), "utf8") };
+}
+
+const pages = process.argv.slice(2).map((file) => path.resolve(file));
+if (pages.length === 0) {
+  console.error("usage: node scripts/check_report.mjs REPORT.html [MORE.html …]");
+  process.exit(2);
+}
+const { chromium, axe } = loadPackages();
+const browser = await chromium.launch({ executablePath: findChromium(), args: ["--no-sandbox", "--disable-gpu"] });
+let failed = 0;
+let passed = 0;
+
+async function check(file) {
+  const url = pathToFileURL(file).href;
+  const problems = [];
+  const expect = (fine, what) => {
+    if (fine) passed += 1;
+    else problems.push(what);
+  };
+
+  /// A page that writes down whatever goes wrong on it.
+  async function open(options) {
+    const context = await browser.newContext({ viewport: { width: 1200, height: 900 }, ...options });
+    const page = await context.newPage();
+    const note = (kind) => (text) => problems.push(`${kind}: ${text}`);
+    page.on("console", (message) => {
+      if (["error", "warning"].includes(message.type())) note("console")(message.text());
+    });
+    page.on("pageerror", (error) => note("script error")(error.message));
+    page.on("dialog", (dialog) => {
+      note("dialog")(dialog.message());
+      dialog.dismiss();
+    });
+    page.on("request", (request) => {
+      if (request.url() !== url && !request.url().startsWith("data:")) note("network request")(request.url());
+    });
+    await page.goto(url, { waitUntil: "load" });
+    return page;
+  }
+  async function shoot(page, name) {
+    if (!process.env.SCREENSHOTS) return;
+    mkdirSync(process.env.SCREENSHOTS, { recursive: true });
+    const tag = createHash("sha256").update(file).digest("hex").slice(0, 6);
+    await page.screenshot({ path: path.join(process.env.SCREENSHOTS, `${tag}-${name}.png`), fullPage: true });
+  }
+  /// Elements that reach beyond the window and are not inside a region of their own that scrolls.
+  const overflow = (page) => page.evaluate(() => {
+    const width = document.documentElement.clientWidth;
+    const inScroller = (element) => element.closest(".scroll, pre") !== null;
+    const wide = [...document.querySelectorAll("body *")].filter((element) => {
+      const box = element.getBoundingClientRect();
+      return box.width > 0 && box.right > width + 1 && !inScroller(element) && !element.closest("svg") && !element.matches(".skip");
+    });
+    return {
+      scrolls: document.documentElement.scrollWidth > width,
+      wide: wide.slice(0, 3).map((element) => `${element.tagName.toLowerCase()}.${element.className}`),
+    };
+  });
+  async function accessibility(page, mode) {
+    await page.evaluate(() => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
+    await page.evaluate(axe);
+    const result = await page.evaluate(() => globalThis.axe.run({ resultTypes: ["violations"] }));
+    const serious = result.violations.filter((violation) => ["serious", "critical"].includes(violation.impact));
+    expect(serious.length === 0, `axe, ${mode}: ${serious.map((v) => `${v.id} at ${v.nodes[0].target} (${v.nodes.length}): ${v.nodes[0].any[0]?.message ?? v.help}`).join("; ")}`);
+    return result.violations.length;
+  }
+
+  // Light.
+  const light = await open({ colorScheme: "light" });
+  await shoot(light, "light");
+  const text = (page) => page.evaluate(() => document.querySelector("main").innerText.trim());
+  expect((await light.locator("h1").count()) === 1, "there must be exactly one h1");
+  for (const landmark of ["header", "nav", "main", "footer"]) {
+    expect((await light.locator(landmark).count()) === 1, `there must be exactly one ${landmark}`);
+  }
+  expect(!(await overflow(light)).scrolls, "scrolls sideways at 1200 px");
+  expect((await light.locator("script").count()) === 1, "there must be exactly one script, the page's own");
+  expect((await light.evaluate(() => document.querySelectorAll("[onerror], [onload], [onclick]").length)) === 0, "an element has a handler in its markup");
+  const broken = await light.evaluate(() => [...document.images].filter((image) => !image.complete || image.naturalWidth === 0).length);
+  expect(broken === 0, `${broken} pictures are broken`);
+  const anchors = await light.evaluate(() => [...document.querySelectorAll("a[href^='#']")].filter((a) => !document.getElementById(a.hash.slice(1))).map((a) => a.hash));
+  expect(anchors.length === 0, `links lead nowhere: ${anchors}`);
+  const ids = await light.evaluate(() => {
+    const all = [...document.querySelectorAll("[id]")].map((element) => element.id);
+    return all.filter((id, idx) => all.indexOf(id) !== idx);
+  });
+  expect(ids.length === 0, `ids stand twice: ${ids}`);
+
+  // Pointer and keyboard on every chart.
+  const charts = light.locator("[data-chart]");
+  for (let idx = 0; idx < (await charts.count()); idx += 1) {
+    const figure = charts.nth(idx);
+    const readout = figure.locator("[data-readout]");
+    const atRest = await readout.innerText();
+    const svg = figure.locator("svg");
+    await svg.scrollIntoViewIfNeeded();
+    const box = await svg.boundingBox();
+    await light.mouse.move(box.x + box.width * 0.4, box.y + box.height * 0.5);
+    const hovered = await readout.innerText();
+    expect(/^epoch \d+ · /.test(hovered), `chart ${idx + 1} shows no value under the pointer: ${hovered}`);
+    const epochs = await figure.locator(".strips rect").count();
+    expect(epochs < 5 || hovered !== atRest, `chart ${idx + 1} does not follow the pointer`);
+    const cursor = await figure.locator(".cursor").evaluate((line) => getComputedStyle(line).display !== "none" && line.getAttribute("x1"));
+    expect(cursor, `chart ${idx + 1} has no cursor`);
+    await light.mouse.move(1, 1);
+    expect((await readout.innerText()) === atRest, `chart ${idx + 1} keeps the value when the pointer leaves`);
+    await svg.focus();
+    await light.keyboard.press("Home");
+    const first = await readout.innerText();
+    await light.keyboard.press("ArrowRight");
+    expect(epochs < 2 || (await readout.innerText()) !== first, `chart ${idx + 1} does not follow the arrow keys`);
+    await svg.blur();
+  }
+
+  // Sorting.
+  const table = light.locator("table[data-sortable]").first();
+  if ((await table.count()) > 0) {
+    const column = async (idx) => table.locator(`tbody tr > :nth-child(${idx + 1})`).evaluateAll((cells) => cells.map((cell) => Number(cell.dataset.sort)));
+    const heading = table.locator("thead th").nth(1);
+    await heading.locator("button").click();
+    const up = await column(1);
+    expect(up.every((value, idx) => idx === 0 || up[idx - 1] <= value), `the first press does not sort upwards: ${up}`);
+    expect((await heading.getAttribute("aria-sort")) === "ascending", "aria-sort does not say ascending");
+    await heading.locator("button").press("Enter");
+    const down = await column(1);
+    expect(down.every((value, idx) => idx === 0 || down[idx - 1] >= value), `the second press does not sort downwards: ${down}`);
+    expect((await heading.getAttribute("aria-sort")) === "descending", "aria-sort does not say descending");
+    await table.locator("thead th").first().locator("button").click();
+    expect((await heading.getAttribute("aria-sort")) === "none", "aria-sort stays on the column before");
+  }
+
+  // Legend of the map.
+  const legend = light.locator("[data-legend] button").first();
+  if ((await legend.count()) > 0) {
+    await legend.click();
+    expect((await legend.getAttribute("aria-pressed")) === "true" && (await light.locator(".map.focus .point.on").count()) > 0, "the legend does not bring out its class");
+    await legend.click();
+    expect((await light.locator(".map.focus").count()) === 0, "the legend does not let go");
+  }
+  await accessibility(light, "light");
+  const lightColours = await light.evaluate(() => [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]);
+
+  // Dark.
+  const dark = await open({ colorScheme: "dark" });
+  await shoot(dark, "dark");
+  const darkColours = await dark.evaluate(() => [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]);
+  expect(lightColours[0] !== darkColours[0] && lightColours[1] !== darkColours[1], "dark mode looks like light mode");
+  await accessibility(dark, "dark");
+
+  // A phone.
+  for (const width of [375, 320]) {
+    const phone = await open({ viewport: { width, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 });
+    if (width === 375) await shoot(phone, "phone");
+    await phone.evaluate(() => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
+    const found = await overflow(phone);
+    expect(!found.scrolls && found.wide.length === 0, `scrolls sideways at ${width} px: ${found.wide}`);
+    if (width === 375) await accessibility(phone, "phone");
+    await phone.context().close();
+  }
+
+  // Without scripts.
+  const plain = await open({ javaScriptEnabled: false });
+  const words = await plain.locator("main").innerText();
+  for (const heading of await light.locator("h2").allInnerTexts()) {
+    expect(words.includes(heading), `without scripts the section ${heading} is missing`);
+  }
+  expect(words.length > 0.8 * (await text(await open({}))).length, "without scripts a good part of the text is missing");
+  expect((await plain.locator(".chart").count()) === (await charts.count()), "without scripts charts are missing");
+  expect((await charts.count()) === 0 || (await plain.locator(".strips rect title").count()) > 0, "without scripts the charts carry no values");
+  expect((await plain.locator("th button").count()) === 0, "without scripts there are dead buttons");
+
+  // Paper.
+  const paper = await open({ colorScheme: "dark" });
+  await paper.emulateMedia({ media: "print", colorScheme: "dark" });
+  const sheet = await paper.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  expect(sheet === "rgb(255, 255, 255)", `print is not on white: ${sheet}`);
+  expect(!(await paper.locator("nav").isVisible()), "print shows the navigation");
+  await paper.emulateMedia({ media: null });
+  const pdf = await paper.pdf({ format: "A4", printBackground: true });
+  if (process.env.SCREENSHOTS) writeFileSync(path.join(process.env.SCREENSHOTS, "print.pdf"), pdf);
+  expect(pdf.length > 10_000, "print is empty");
+
+  if (problems.length > 0) {
+    failed += problems.length;
+    console.error(`${file}: ${problems.length} failed`);
+    for (const problem of [...new Set(problems)]) console.error(`  - ${problem}`);
+  }
+  await Promise.all(browser.contexts().map((context) => context.close()));
+}
+
+try {
+  for (const file of pages) await check(file);
+} finally {
+  await browser.close();
+}
+if (failed > 0) process.exit(1);
+console.log(`${pages.length} ${pages.length === 1 ? "report" : "reports"}: all ${passed} checks passed`);
