@@ -125,7 +125,8 @@ async function check(file) {
   });
   expect(ids.length === 0, `ids stand twice: ${ids}`);
 
-  // Pointer and keyboard on every chart.
+  // Pointer and keyboard on every chart, also those in details.
+  await light.evaluate(() => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
   const charts = light.locator("[data-chart]");
   for (let idx = 0; idx < (await charts.count()); idx += 1) {
     const figure = charts.nth(idx);

@@ -124,7 +124,7 @@ fn about_steps(learned: Learned, run: &PretrainingSummary) -> Option<String> {
         };
         let times = steps / run.steps.max(1);
         return Some(format!(
-            "Train longer: {} steps were run, the paper's {recipe}, {} times as many.{}",
+            "Train longer: {} steps were run, the paper’s {recipe}, {} times as many.{}",
             count(run.steps),
             count(times.max(2)),
             if is_rising { " Nearest-neighbour accuracy was still rising." } else { "" }

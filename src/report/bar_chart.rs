@@ -88,10 +88,20 @@ pub fn render_bars(id: &str, title: &str, bars: &[Bar], guessing: f64) -> String
         let at = coordinate(x(guessing));
         let _ = write!(
             svg,
-            "<line class=\"reference\" x1=\"{at}\" x2=\"{at}\" y1=\"18\" y2=\"{floor}\">\
-             <title>always guessing the largest class: {}</title></line>",
+            "<g class=\"guessing\"><title>always guessing the largest class: {}</title>",
             percent(guessing)
         );
+        // Beside the bars only, so that the names stay readable.
+        for idx in 0..bars.len() {
+            let bar_top = ROW * idx as f64 + 21.0;
+            let _ = write!(
+                svg,
+                "<line class=\"reference\" x1=\"{at}\" x2=\"{at}\" y1=\"{}\" y2=\"{}\"/>",
+                bar_top - 3.0,
+                bar_top + BAR + 3.0
+            );
+        }
+        svg.push_str("</g>");
     }
     svg.push_str("</svg>");
     svg

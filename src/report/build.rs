@@ -7,9 +7,9 @@ use super::{
     pca::Pca,
     predictions::confident_mistakes,
     summary::{
-        ArtifactRef, AugmentationSummary, ClassCount, ClassRow, ClassifierSummary, ConfusedPair, CurvePoint,
-        DatasetSummary, EmbeddingMap, MapPoint, OpSummary, PretrainingSummary, Provenance, RepresentationScores,
-        SUMMARY_FORMAT, Skipped, Summary,
+        ArtifactRef, AugmentationSummary, ClassCount, ClassRow, ClassifierPoint, ClassifierSummary, ConfusedPair,
+        CurvePoint, DatasetSummary, EmbeddingMap, MapPoint, OpSummary, PretrainingSummary, Provenance,
+        RepresentationHealth, RepresentationScores, SUMMARY_FORMAT, Skipped, Summary,
     },
     text::significant,
     verdict::{COLLAPSED_BELOW, compare, judge},
@@ -96,6 +96,8 @@ pub struct EmbeddingsInput {
     pub class_names: Vec<String>,
     /// File name of each row; may be empty.
     pub file_names: Vec<String>,
+    /// How well each representation uses its space, where the artifact says so.
+    pub health: Vec<RepresentationHealth>,
 }
 
 /// A classifier artifact.
@@ -161,7 +163,12 @@ pub fn build_summary(inputs: &ReportInputs) -> Result<Summary, serde_json::Error
 /// The stored parameters, or what `encoder.json` says of them.
 fn pretraining_parameters(encoder: &EncoderInput) -> Result<Value, serde_json::Error> {
     if let Some(config) = &encoder.config {
-        return serde_json::to_value(config);
+        let mut value = serde_json::to_value(config)?;
+        // How often state is saved changes nothing in the result, so it must not change the page either.
+        if let Value::Object(map) = &mut value {
+            map.remove("checkpoint");
+        }
+        return Ok(value);
     }
     let card = &encoder.card;
     Ok(serde_json::json!({
@@ -311,6 +318,16 @@ fn classifier(input: &ClassifierInput) -> ClassifierSummary {
             .map(|scores| scores.confusion.clone()),
         confused_pairs: main.map_or_else(Vec::new, |scores| confused_pairs(scores, &metrics.class_names)),
         mistakes: confident_mistakes(&input.predictions, LISTED),
+        curve: metrics
+            .history
+            .iter()
+            .map(|epoch| ClassifierPoint {
+                epoch: epoch.epoch,
+                train_loss: epoch.train_loss,
+                validation_loss: epoch.validation_loss,
+                validation_top1: epoch.validation_top1,
+            })
+            .collect(),
     }
 }
 
@@ -414,6 +431,7 @@ fn embedding_map(input: &EmbeddingsInput) -> Option<EmbeddingMap> {
         num_images: num_rows as u64,
         dim: dim as u64,
         explained: pca.explained,
+        health: input.health.clone(),
         class_names: input.class_names.clone(),
         points,
     })

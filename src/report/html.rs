@@ -14,8 +14,8 @@ use super::{
     line_chart::{LineChart, RenderedChart, Series},
     map_chart::{LegendEntry, legend, render_map},
     report_error::ReportError,
-    summary::{ClassifierSummary, CurvePoint, PretrainingSummary, Summary},
-    text::{self, count, label_of, number, percent, points, shortened, significant},
+    summary::{ClassifierPoint, ClassifierSummary, CurvePoint, PretrainingSummary, Summary},
+    text::{self, count, label_of, number, percent, shortened, significant},
     verdict::lead_classifier,
 };
 
@@ -29,14 +29,13 @@ const EPOCH_ROWS: usize = 60;
 pub struct Pictures {
     /// The contact sheet of the augmentation policy, a PNG file.
     pub preview: Option<Vec<u8>>,
-    /// Small PNG files of images by the file name under which the summary lists them.
+    /// Small PNG or JPEG files of images by the file name under which the summary lists them.
     pub thumbnails: BTreeMap<String, Vec<u8>>,
 }
 
 /// A chart with its caption.
 #[derive(Serialize)]
 struct Figure {
-    id: &'static str,
     title: &'static str,
     note: &'static str,
     last: String,
@@ -53,6 +52,7 @@ struct ClassifierView<'a> {
     label: String,
     bars: Value,
     matrix: Option<Vec<MatrixRow<'a>>>,
+    figures: Vec<Figure>,
 }
 
 /// One row of the confusion matrix.
@@ -129,8 +129,8 @@ fn environment() -> Result<Environment<'static>, ReportError> {
         _ => minijinja::escape_formatter(out, state, value),
     });
     environment.add_filter("percent", percent);
-    environment.add_filter("points", points);
     environment.add_filter("number", |value: f64, decimals: usize| number(value, decimals));
+    environment.add_filter("signed", text::signed);
     environment.add_filter("significant", significant);
     environment.add_filter("count", count);
     environment.add_filter("label", |word: &str| label_of(word));
@@ -152,7 +152,7 @@ fn figures(run: &PretrainingSummary) -> Vec<Figure> {
     let mut figures = vec![];
     let mut add = |title, note, legend: Vec<&'static str>, chart: LineChart<'static>| {
         if let Some(RenderedChart { svg, last }) = chart.render() {
-            figures.push(Figure { id: chart.id, title, note, last, svg: Value::from_safe_string(svg), legend });
+            figures.push(Figure { title, note, last, svg: Value::from_safe_string(svg), legend });
         }
     };
     add(
@@ -165,6 +165,7 @@ fn figures(run: &PretrainingSummary) -> Vec<Figure> {
             series: vec![Series { name: "loss", points: line(|point| Some(point.loss)) }],
             reference: None,
             covers: &[],
+            suffix: "",
             format: |value| number(value, 3),
         },
     );
@@ -178,6 +179,7 @@ fn figures(run: &PretrainingSummary) -> Vec<Figure> {
             series: vec![Series { name: "spread", points: line(|point| Some(point.embedding_std_ratio)) }],
             reference: Some((1.0, "healthy")),
             covers: &[0.0, 1.0],
+            suffix: "",
             format: |value| number(value, 3),
         },
     );
@@ -188,10 +190,11 @@ fn figures(run: &PretrainingSummary) -> Vec<Figure> {
         LineChart {
             id: "chart-knn",
             title: "Nearest-neighbour accuracy by epoch",
-            series: vec![Series { name: "top-1 %", points: line(|point| point.knn_top1.map(|top1| top1 * 100.0)) }],
+            series: vec![Series { name: "top-1", points: line(|point| point.knn_top1.map(|top1| top1 * 100.0)) }],
             reference: None,
             covers: &[],
-            format: |value| number(value, 1),
+            suffix: "%",
+            format: |value| percent(value / 100.0),
         },
     );
     add(
@@ -207,6 +210,7 @@ fn figures(run: &PretrainingSummary) -> Vec<Figure> {
             ],
             reference: None,
             covers: &[0.0],
+            suffix: "",
             format: significant,
         },
     );
@@ -241,7 +245,55 @@ fn classifier_view(idx: usize, classifier: &ClassifierSummary) -> ClassifierView
     let id = format!("classifier-{}", idx + 1);
     let bars =
         render_bars(&format!("{id}-bars"), &format!("Top-1 accuracy, {label}"), &bars, classifier.largest_class_share);
-    ClassifierView { summary: classifier, label, bars: Value::from_safe_string(bars), matrix: matrix(classifier), id }
+    ClassifierView {
+        summary: classifier,
+        label,
+        bars: Value::from_safe_string(bars),
+        matrix: matrix(classifier),
+        figures: classifier_figures(&id, classifier),
+        id,
+    }
+}
+
+/// Curves of a classifier that was trained by gradient descent.
+fn classifier_figures(id: &str, classifier: &ClassifierSummary) -> Vec<Figure> {
+    let line = |pick: fn(&ClassifierPoint) -> Option<f64>| -> Vec<(u32, f64)> {
+        classifier.curve.iter().filter_map(|point| Some((point.epoch, pick(point)?))).collect()
+    };
+    let loss = LineChart {
+        id: &format!("{id}-loss"),
+        title: "Loss of the classifier by epoch",
+        series: vec![
+            Series { name: "training", points: line(|point| Some(point.train_loss)) },
+            Series { name: "validation", points: line(|point| point.validation_loss) },
+        ],
+        reference: None,
+        covers: &[0.0],
+        suffix: "",
+        format: |value| number(value, 3),
+    };
+    let accuracy = LineChart {
+        id: &format!("{id}-accuracy"),
+        title: "Validation accuracy of the classifier by epoch",
+        series: vec![Series { name: "top-1", points: line(|point| point.validation_top1.map(|top1| top1 * 100.0)) }],
+        reference: None,
+        covers: &[],
+        suffix: "%",
+        format: |value| percent(value / 100.0),
+    };
+    let figure = |title, note, legend, chart: LineChart<'_>| {
+        let RenderedChart { svg, last } = chart.render()?;
+        Some(Figure { title, note, last, svg: Value::from_safe_string(svg), legend })
+    };
+    let has_validation = classifier.curve.iter().any(|point| point.validation_loss.is_some());
+    let legend = if has_validation { vec!["training", "validation"] } else { vec![] };
+    [
+        figure("Loss", "Cross-entropy; 0 is the least possible.", legend, loss),
+        figure("Validation accuracy", "On training images that were kept apart.", vec![], accuracy),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn matrix(classifier: &ClassifierSummary) -> Option<Vec<MatrixRow<'_>>> {
@@ -263,8 +315,10 @@ fn matrix(classifier: &ClassifierSummary) -> Option<Vec<MatrixRow<'_>>> {
     Some(rows.collect())
 }
 
-fn data_uri(png: &[u8]) -> Value {
-    Value::from_safe_string(format!("data:image/png;base64,{}", base64(png)))
+fn data_uri(picture: &[u8]) -> Value {
+    // JPEG files begin with a start-of-image marker; everything else here is PNG.
+    let kind = if picture.starts_with(&[0xff, 0xd8]) { "jpeg" } else { "png" };
+    Value::from_safe_string(format!("data:image/{kind};base64,{}", base64(picture)))
 }
 
 /// RFC 4648, section 4.

@@ -12,7 +12,7 @@ const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 230.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
-const TOP: f64 = 10.0;
+const TOP: f64 = 18.0;
 const BOTTOM: f64 = 34.0;
 /// Strips under the pointer, at most: the page stays light however long the training was.
 const STRIPS: usize = 120;
@@ -39,6 +39,8 @@ pub struct LineChart<'a> {
     pub reference: Option<(f64, &'a str)>,
     /// Values that the axis must cover.
     pub covers: &'a [f64],
+    /// Written after the numbers of the vertical axis, such as `%`.
+    pub suffix: &'a str,
     /// How values are written under the pointer.
     pub format: fn(f64) -> String,
 }
@@ -81,7 +83,7 @@ impl LineChart<'_> {
                 WIDTH - RIGHT,
                 LEFT - 7.0,
                 coordinate(y(tick) + 4.0),
-                number(tick, y_axis.decimals)
+                escape(&format!("{}{}", number(tick, y_axis.decimals), self.suffix))
             );
         }
         for &tick in &x_axis.ticks {
@@ -107,7 +109,7 @@ impl LineChart<'_> {
                  <text class=\"tick end\" x=\"{}\" y=\"{}\">{}</text>",
                 WIDTH - RIGHT,
                 WIDTH - RIGHT,
-                coordinate(y(value) + 14.0),
+                coordinate(y(value) - 5.0),
                 escape(name)
             );
         }
@@ -207,6 +209,7 @@ mod tests {
             series: vec![Series { name, points }],
             reference: None,
             covers: &[],
+            suffix: "",
             format: |value| number(value, 3),
         }
     }

@@ -133,6 +133,7 @@ mod tests {
             num_images: points.len() as u64,
             dim: 8,
             explained: [0.4, 0.2],
+            health: vec![],
             class_names: vec!["sea".into(), "</svg><script>".into(), "empty".into()],
             points,
         }

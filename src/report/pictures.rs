@@ -34,6 +34,26 @@ pub fn fit_sheet(png: Vec<u8>) -> Option<Vec<u8>> {
     None
 }
 
+/// Longer side of a thumbnail in pixels: sharp at 72 CSS pixels on a dense screen.
+const THUMBNAIL_SIDE: u32 = 144;
+
+/// A small JPEG file of an image of RGB bytes; nothing where the bytes do not fit the size.
+pub fn thumbnail(width: u32, height: u32, rgb: &[u8]) -> Option<Vec<u8>> {
+    if width == 0 || height == 0 {
+        return None;
+    }
+    let image = image::RgbImage::from_raw(width, height, rgb.to_vec())?;
+    let image = image::DynamicImage::ImageRgb8(image);
+    let image = if width.max(height) > THUMBNAIL_SIDE {
+        image.resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, FilterType::Triangle)
+    } else {
+        image
+    };
+    let mut bytes = vec![];
+    image.write_with_encoder(image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 85)).ok()?;
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use image::RgbImage;
@@ -73,5 +93,14 @@ mod tests {
     fn what_is_no_picture_is_left_out() {
         assert_eq!(fit_sheet(b"no picture".to_vec()), None);
         assert_eq!(fit_sheet(vec![0; MAX_SHEET_BYTES + 1]), None);
+    }
+
+    #[test]
+    fn thumbnails_are_small_and_fit_their_bytes() {
+        let jpeg = thumbnail(300, 100, &vec![90; 90_000]).unwrap();
+        let image = image::load_from_memory_with_format(&jpeg, ImageFormat::Jpeg).unwrap();
+        assert_eq!((image.width(), image.height()), (144, 48));
+        assert_eq!(thumbnail(300, 100, &[90; 10]), None);
+        assert_eq!(thumbnail(0, 0, &[]), None);
     }
 }

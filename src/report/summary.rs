@@ -196,6 +196,25 @@ pub struct ClassifierSummary {
     pub confused_pairs: Vec<ConfusedPair>,
     /// The wrong answers that the classifier was surest of, the surest first.
     pub mistakes: Vec<Mistake>,
+    /// Training curve of `fine_tune` and `supervised`, one point an epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<ClassifierPoint>,
+}
+
+/// One epoch of a classifier trained by gradient descent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierPoint {
+    /// From 1.
+    pub epoch: u32,
+    /// Mean cross-entropy on the training batches.
+    pub train_loss: f64,
+    /// Cross-entropy on the validation images, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
+    /// Accuracy on the validation images, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_top1: Option<f64>,
 }
 
 /// Scores of one representation under one protocol.
@@ -330,10 +349,28 @@ pub struct EmbeddingMap {
     pub dim: u64,
     /// Share of the variance along the horizontal and the vertical direction.
     pub explained: [f64; 2],
+    /// How well each representation uses its space, where the artifact says so.
+    pub health: Vec<RepresentationHealth>,
     /// Names of the classes.
     pub class_names: Vec<String>,
     /// The points that are shown, evenly taken from all where there are many.
     pub points: Vec<MapPoint>,
+}
+
+/// How well a representation of the training images uses its space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepresentationHealth {
+    /// `pretrained`, `untrained` or `raw_pixels`.
+    pub representation: String,
+    /// Length of a vector.
+    pub dim: u64,
+    /// How many dimensions carry something: 1 is collapse, `dim` the most.
+    pub effective_rank: f64,
+    /// Deviation of vectors of length 1, times √dim: 1 where they spread evenly, 0 where all are the same.
+    pub normalized_std_ratio: f64,
+    /// Dimensions with the same value in every image.
+    pub num_constant_dims: u64,
 }
 
 /// One embedding in two dimensions.

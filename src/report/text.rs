@@ -17,9 +17,14 @@ pub fn percent_ascii(share: f64) -> String {
 
 /// A difference of shares in percentage points with its sign: `+12.4 points`.
 pub fn points(difference: f64) -> String {
-    let rounded = number(difference * 100.0, 1);
+    format!("{}{THIN}points", signed(difference * 100.0))
+}
+
+/// A number with one decimal and its sign: `+12.4`.
+pub fn signed(value: f64) -> String {
+    let rounded = number(value, 1);
     let sign = if rounded.starts_with('−') || rounded == "0.0" { "" } else { "+" };
-    format!("{sign}{rounded}{THIN}points")
+    format!("{sign}{rounded}")
 }
 
 /// A number with a fixed count of decimals and a true minus sign; never `−0.0`.

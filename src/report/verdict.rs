@@ -184,9 +184,14 @@ fn findings(
     collapse: CollapseState,
 ) -> Vec<String> {
     let mut findings = vec![];
-    for classifier in classifiers.iter().filter(|classifier| classifier.is_frozen()) {
-        findings.extend(classifier.comparisons.iter().map(|comparison| compare_words(classifier, comparison)));
-        if let (true, Some(main)) = (classifier.comparisons.is_empty(), classifier.main()) {
+    // The one that the headline speaks of comes first.
+    let lead = lead_classifier(classifiers);
+    let is_lead = |classifier: &ClassifierSummary| lead.is_some_and(|lead| std::ptr::eq(lead, classifier));
+    let (first, others): (Vec<_>, Vec<_>) = classifiers.iter().partition(|classifier| is_lead(classifier));
+    for classifier in first.into_iter().chain(others).filter(|classifier| classifier.is_frozen()) {
+        if !classifier.comparisons.is_empty() {
+            findings.push(compare_words(classifier));
+        } else if let Some(main) = classifier.main() {
             findings.push(format!(
                 "{}: {} of {} test images are right; no baseline was computed.",
                 label_of(&classifier.protocol),
@@ -230,30 +235,39 @@ fn findings(
     findings
 }
 
-fn compare_words(classifier: &ClassifierSummary, comparison: &Comparison) -> String {
-    let verdict = match comparison.learned {
-        Learned::Clearly => "clearly better",
-        Learned::Perhaps => "perhaps better",
-        _ if comparison.interval[1] < 0.0 => "clearly worse",
-        _ => "not better",
-    };
-    let baseline = match comparison.baseline.as_str() {
-        "untrained" => "the same network untrained".to_owned(),
-        "raw_pixels" => "raw pixels".to_owned(),
-        other => label_of(other).to_lowercase(),
-    };
+fn compare_words(classifier: &ClassifierSummary) -> String {
+    let parts: Vec<String> = classifier
+        .comparisons
+        .iter()
+        .map(|comparison| {
+            let verdict = match comparison.learned {
+                Learned::Clearly => "clearly better",
+                Learned::Perhaps => "perhaps better",
+                _ if comparison.interval[1] < 0.0 => "clearly worse",
+                _ => "not better",
+            };
+            let baseline = match comparison.baseline.as_str() {
+                "untrained" => "the same network untrained".to_owned(),
+                other => label_of(other).to_lowercase(),
+            };
+            format!(
+                "{verdict} than {baseline} ({}, 95\u{202f}% interval {} to {})",
+                points(comparison.difference),
+                number(comparison.interval[0] * 100.0, 1),
+                number(comparison.interval[1] * 100.0, 1)
+            )
+        })
+        .collect();
     let share = if classifier.label_fraction < 1.0 {
         format!(" with {} of the labels", percent(classifier.label_fraction))
     } else {
         String::new()
     };
     format!(
-        "{}{share}: {verdict} than {baseline}, by {} (95\u{202f}% interval {} to {}, {} test images).",
+        "{}{share}, on {} test images: {}.",
         label_of(&classifier.protocol),
-        points(comparison.difference),
-        number(comparison.interval[0] * 100.0, 1),
-        number(comparison.interval[1] * 100.0, 1),
-        count(classifier.num_test)
+        count(classifier.num_test),
+        parts.join(" and ")
     )
 }
 

@@ -27,6 +27,7 @@ fn classifier(protocol: &str, scores: Vec<RepresentationScores>) -> ClassifierSu
         confusion: None,
         confused_pairs: vec![],
         mistakes: vec![],
+        curve: vec![],
     }
 }
 
@@ -91,7 +92,7 @@ fn far_above_both_baselines_is_clear() {
     assert_eq!(verdict.learned, Learned::Clearly);
     assert_eq!(verdict.collapse, CollapseState::Healthy);
     assert!(verdict.headline.starts_with("It learned: 80.0"), "{}", verdict.headline);
-    assert!(says(&verdict.findings, "clearly better than the same network untrained, by +20.0"));
+    assert!(says(&verdict.findings, "clearly better than the same network untrained (+20.0"));
     assert!(says(&verdict.findings, "600 test images"));
 }
 

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod external_input;
 pub mod report;
+mod report_thumbnails;
 pub mod stage_config;
 pub mod stage_error;
 pub mod stage_kind;

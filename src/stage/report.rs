@@ -3,10 +3,12 @@
 use std::{fs, io::ErrorKind, path::Path};
 
 use safetensors::{Dtype, SafeTensors};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{InputArtifact, ReportConfig, StageContext, StageError, StageOutcome};
+use super::{
+    InputArtifact, ReportConfig, StageContext, StageError, StageOutcome, report_thumbnails::mistake_thumbnails,
+};
 use crate::{
     report::{
         ReportError, ReportInputs,
@@ -15,7 +17,7 @@ use crate::{
         html::Pictures,
         pictures::fit_sheet,
         render_html, render_markdown,
-        summary::{ArtifactRef, Summary},
+        summary::{ArtifactRef, RepresentationHealth, Summary},
     },
     train::{EpochRecord, PretrainConfig},
 };
@@ -57,6 +59,9 @@ pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
         }
     }
     let summary = build_summary(&inputs).map_err(|error| failed(ctx, &ReportError::from(error)))?;
+    let dataset_dirs = ctx.inputs.get("datasets").into_iter().flatten().map(|artifact| artifact.dir.as_path());
+    let datasets: Vec<(&Path, &DatasetInput)> = dataset_dirs.zip(&inputs.datasets).collect();
+    pictures.thumbnails = mistake_thumbnails(&summary, &datasets)?;
     let page = render_html(&summary, &pictures).map_err(|error| failed(ctx, &error))?;
     let json = summary.to_json().map_err(|error| failed(ctx, &ReportError::from(error)))?;
     write(&ctx.out_dir.join("report.html"), &page)?;
@@ -112,10 +117,13 @@ fn read_encoder(artifact: &InputArtifact) -> Result<EncoderInput, StageError> {
 /// The parameters that made an encoder. An artifact without them is still worth a report, so whatever is not
 /// as expected counts as absent.
 fn read_config(dir: &Path) -> Result<Option<PretrainConfig>, StageError> {
-    let Some(bytes) = read_optional(&dir.join("config.json"))? else { return Ok(None) };
-    let Ok(value) = serde_json::from_slice::<Value>(&bytes) else { return Ok(None) };
-    let inner = ["with", "config"].into_iter().find_map(|key| value.get(key).cloned());
-    Ok(serde_json::from_value(inner.unwrap_or(value)).ok())
+    /// The part of an artifact's `config.yaml` that is read here.
+    #[derive(Deserialize)]
+    struct StoredStage {
+        with: PretrainConfig,
+    }
+    let Some(bytes) = read_optional(&dir.join("config.yaml"))? else { return Ok(None) };
+    Ok(serde_yaml::from_slice::<StoredStage>(&bytes).ok().map(|stored| stored.with))
 }
 
 fn read_augmentation(artifact: &InputArtifact) -> Result<AugmentationInput, StageError> {
@@ -168,8 +176,33 @@ fn read_embeddings(artifact: &InputArtifact) -> Result<Option<EmbeddingsInput>, 
         dim,
         labels,
         class_names: strings(&card, &["class_names", "classes"]),
+        health: representation_health(&card),
         file_names: strings(&card, &[&format!("{split}_file_names"), &format!("{split}_files")]),
     }))
+}
+
+/// What `embeddings.json` says of each representation, `pretrained` first.
+fn representation_health(card: &Value) -> Vec<RepresentationHealth> {
+    let mut health: Vec<RepresentationHealth> = card
+        .get("representations")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| {
+            let measured = value.get("health")?;
+            let figure = |key: &str| measured.get(key).and_then(Value::as_f64);
+            Some(RepresentationHealth {
+                representation: name.clone(),
+                dim: value.get("dim")?.as_u64()?,
+                effective_rank: figure("effective_rank")?,
+                normalized_std_ratio: figure("normalized_std_ratio")?,
+                num_constant_dims: measured.get("num_constant_dims")?.as_u64()?,
+            })
+        })
+        .collect();
+    let rank = |name: &str| ["pretrained", "untrained", "raw_pixels"].iter().position(|known| *known == name);
+    health.sort_by_key(|entry| rank(&entry.representation).unwrap_or(usize::MAX));
+    health
 }
 
 /// The list of strings under the first of these keys.

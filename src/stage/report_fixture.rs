@@ -11,7 +11,7 @@ use crate::{
     augment::augment_config::{AugmentConfig, EvaluationViewConfig},
     data::{DatasetCard, SkippedFile},
     digest::Digest,
-    eval::{ClassScores, ClassifierMetrics, Scores},
+    eval::{ClassScores, ClassifierEpoch, ClassifierMetrics, Scores},
     model::backbone::{BackboneConfig, ResnetConfig},
     train::{EncoderCard, EpochRecord, Preprocessing, PretrainConfig},
 };
@@ -47,6 +47,9 @@ fn artifact(root: &Path, stage: &str) -> InputArtifact {
     InputArtifact { stage: stage.to_owned(), digest: Digest::of(stage.as_bytes()), dir }
 }
 
+/// Test images of each class.
+const PER_CLASS: usize = 100;
+
 /// Every input that a report takes.
 pub(super) fn all_inputs(root: &Path, hostile: bool) -> BTreeMap<String, Vec<InputArtifact>> {
     BTreeMap::from([
@@ -58,9 +61,11 @@ pub(super) fn all_inputs(root: &Path, hostile: bool) -> BTreeMap<String, Vec<Inp
             vec![
                 classifier(root, "knn", "knn", [0.752, 0.581, 0.497], hostile),
                 classifier(root, "probe", "linear_probe", [0.802, 0.668, 0.543], hostile),
+                trained_classifier(root, "tuned", "fine_tune", 0.741),
+                trained_classifier(root, "scratch", "supervised", 0.583),
             ],
         ),
-        ("datasets".to_owned(), vec![dataset(root, "train", 300, hostile), dataset(root, "test", 100, hostile)]),
+        ("datasets".to_owned(), vec![dataset(root, "train", 300, hostile), dataset(root, "test", PER_CLASS, hostile)]),
     ])
 }
 
@@ -106,7 +111,8 @@ fn encoder(root: &Path) -> InputArtifact {
         warnings: vec![],
     };
     write_json(&artifact.dir.join("encoder.json"), &card);
-    write_json(&artifact.dir.join("config.json"), &config);
+    let stored = json!({"uses": "pretrain", "inputs": {}, "seed": 0, "with": config});
+    fs::write(artifact.dir.join("config.yaml"), serde_yaml::to_string(&stored).unwrap()).unwrap();
     let lines: Vec<String> = history.iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect();
     fs::write(artifact.dir.join("history.jsonl"), lines.concat()).unwrap();
     artifact
@@ -163,7 +169,7 @@ fn file_name(class: &str, idx: usize, hostile: bool) -> String {
 
 fn embeddings(root: &Path, hostile: bool) -> InputArtifact {
     let artifact = artifact(root, "embeddings");
-    let (dim, per_class) = (32, 100);
+    let (dim, per_class) = (32, PER_CLASS);
     let names = class_names(hostile);
     let mut random = Sequence(11);
     let centres: Vec<Vec<f64>> = names.iter().map(|_| (0..dim).map(|_| random.normal()).collect()).collect();
@@ -184,8 +190,25 @@ fn embeddings(root: &Path, hostile: bool) -> InputArtifact {
         ("test_labels", TensorView::new(Dtype::I64, vec![rows], &labels).unwrap()),
     ];
     fs::write(artifact.dir.join("embeddings.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
-    write_json(&artifact.dir.join("embeddings.json"), &json!({"class_names": names, "test_file_names": files}));
+    let representations = json!({
+        "pretrained": {"dim": 512, "health": health(148.3, 0.81, 0)},
+        "raw_pixels": {"dim": 192, "health": health(21.7, 0.42, 0)},
+        "untrained": {"dim": 512, "health": health(38.9, 0.35, 3)},
+    });
+    let card = json!({"class_names": names, "test_file_names": files, "representations": representations});
+    write_json(&artifact.dir.join("embeddings.json"), &card);
     artifact
+}
+
+fn health(effective_rank: f64, normalized_std_ratio: f64, num_constant_dims: u32) -> serde_json::Value {
+    json!({
+        "effective_rank": effective_rank,
+        "uniformity": -2.1,
+        "mean_norm": 9.3,
+        "normalized_std_ratio": normalized_std_ratio,
+        "num_constant_dims": num_constant_dims,
+        "num_measured": 1800,
+    })
 }
 
 fn scores(top1: f64, num_classes: usize, support: u64) -> Scores {
@@ -254,7 +277,35 @@ fn classifier(root: &Path, stage: &str, protocol: &str, top1: [f64; 3], hostile:
     artifact
 }
 
-fn dataset(root: &Path, stage: &str, per_class: u64, hostile: bool) -> InputArtifact {
+/// A classifier that was trained by gradient descent with 5 % of the labels.
+fn trained_classifier(root: &Path, stage: &str, protocol: &str, top1: f64) -> InputArtifact {
+    let artifact = artifact(root, stage);
+    let history = (1..=30)
+        .map(|epoch| {
+            let t = f64::from(epoch) / 8.0;
+            ClassifierEpoch {
+                epoch,
+                train_loss: 0.1 + 1.6 * (-t).exp(),
+                validation_loss: Some(0.7 + 1.1 * (-t).exp() + 0.02 * t),
+                validation_top1: Some(top1 * (1.0 - 0.6 * (-t).exp())),
+            }
+        })
+        .collect();
+    let metrics = ClassifierMetrics {
+        format: 1,
+        protocol: protocol.to_owned(),
+        num_train: 90,
+        num_test: 600,
+        label_fraction: 0.05,
+        scores: BTreeMap::from([(protocol.to_owned(), scores(top1, 6, 100))]),
+        history,
+        class_names: class_names(false),
+    };
+    write_json(&artifact.dir.join("metrics.json"), &metrics);
+    artifact
+}
+
+fn dataset(root: &Path, stage: &str, per_class: usize, hostile: bool) -> InputArtifact {
     let artifact = artifact(root, stage);
     let names = class_names(hostile);
     let skipped = if stage == "train" {
@@ -267,15 +318,50 @@ fn dataset(root: &Path, stage: &str, per_class: u64, hostile: bool) -> InputArti
     };
     let card = DatasetCard {
         format: 1,
-        num_images: per_class * 6,
-        class_counts: vec![per_class; 6],
-        class_names: names,
+        num_images: per_class as u64 * 6,
+        class_counts: vec![per_class as u64; 6],
         min_size: [72, 72],
         max_size: [108, 81],
         channel_stats: policy().normalize.channel_stats(),
         skipped,
-        file_names: vec![],
+        file_names: (0..per_class)
+            .flat_map(|idx| names.iter().map(move |name| file_name(name, idx, hostile)))
+            .collect(),
+        class_names: names,
     };
     write_json(&artifact.dir.join("dataset.json"), &card);
+    // Only these are looked at: the training images have other numbers than any classifier was judged by.
+    if stage == "test" {
+        save_images(&artifact.dir.join("images.safetensors"), per_class * 6);
+    }
     artifact
+}
+
+/// Small hills under a sky, in the layout of a dataset's store.
+fn save_images(path: &Path, num_images: usize) {
+    let (width, height) = (48_u32, 36_u32);
+    let mut pixels = vec![];
+    let mut offsets = 0_u64.to_le_bytes().to_vec();
+    let mut sizes = vec![];
+    for idx in 0..num_images {
+        for y in 0..height {
+            for x in 0..width {
+                let hill = 18.0 + 7.0 * (f64::from(x) / 6.5 + idx as f64).sin();
+                let land = f64::from(y) > hill;
+                let hue = (idx % 6) as u8 * 20;
+                pixels.extend(if land { [60 + hue, 110, 70] } else { [150, 190 - hue / 2, 225] });
+            }
+        }
+        offsets.extend((pixels.len() as u64).to_le_bytes());
+        sizes.extend(width.to_le_bytes());
+        sizes.extend(height.to_le_bytes());
+    }
+    let labels: Vec<u8> = (0..num_images).flat_map(|idx| ((idx % 6) as i64).to_le_bytes()).collect();
+    let tensors = [
+        ("pixels", TensorView::new(Dtype::U8, vec![pixels.len()], &pixels).unwrap()),
+        ("offsets", TensorView::new(Dtype::U64, vec![num_images + 1], &offsets).unwrap()),
+        ("labels", TensorView::new(Dtype::I64, vec![num_images], &labels).unwrap()),
+        ("sizes", TensorView::new(Dtype::U32, vec![num_images, 2], &sizes).unwrap()),
+    ];
+    fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
 }

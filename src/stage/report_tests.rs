@@ -140,7 +140,7 @@ fn missing_inputs_leave_sections_out() {
 fn optional_files_may_be_absent() {
     let root = tempfile::tempdir().unwrap();
     let inputs = fixture::all_inputs(root.path(), false);
-    for file in ["views/preview.png", "pretrain/config.json", "probe/predictions.csv"] {
+    for file in ["views/preview.png", "pretrain/config.yaml", "probe/predictions.csv"] {
         fs::remove_file(root.path().join(file)).unwrap();
     }
     let html = render(&inputs).html;
