@@ -97,8 +97,8 @@ pub fn render_bars(id: &str, title: &str, bars: &[Bar], guessing: f64) -> String
             let _ = write!(
                 svg,
                 "<line class=\"reference\" x1=\"{at}\" x2=\"{at}\" y1=\"{}\" y2=\"{}\"/>",
-                bar_top - 3.0,
-                bar_top + BAR + 3.0
+                bar_top - 4.0,
+                bar_top + BAR + 4.0
             );
         }
         svg.push_str("</g>");

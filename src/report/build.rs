@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Rows that the principal directions are computed from, at most.
-const PCA_ROWS: usize = 4_000;
+const PCA_ROWS: usize = 2_000;
 /// Points on the map, at most: a page should stay light.
 const MAP_POINTS: usize = 1_500;
 /// Classes up to which the whole confusion matrix is kept.

@@ -15,7 +15,7 @@ use super::{
     map_chart::{LegendEntry, legend, render_map},
     report_error::ReportError,
     summary::{ClassifierPoint, ClassifierSummary, CurvePoint, PretrainingSummary, Summary},
-    text::{self, count, label_of, number, percent, shortened, significant},
+    text::{self, count, label_of, number, percent, short_percent, shortened, significant},
     verdict::lead_classifier,
 };
 
@@ -227,7 +227,7 @@ fn spread_epochs(curve: &[CurvePoint]) -> Vec<&CurvePoint> {
 
 fn classifier_view(idx: usize, classifier: &ClassifierSummary) -> ClassifierView<'_> {
     let label = if classifier.label_fraction < 1.0 {
-        format!("{}, {} of the labels", label_of(&classifier.protocol), percent(classifier.label_fraction))
+        format!("{}, {} of the labels", label_of(&classifier.protocol), short_percent(classifier.label_fraction))
     } else {
         label_of(&classifier.protocol)
     };

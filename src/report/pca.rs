@@ -4,11 +4,11 @@
 //! Everything runs in a fixed order in f64, so the same embeddings always give the same map.
 
 /// Directions that are followed at once; more than two, so that the first two converge fast.
-const BLOCK: usize = 4;
+const BLOCK: usize = 8;
 /// Most rounds of the iteration.
-const MAX_ROUNDS: usize = 200;
+const MAX_ROUNDS: usize = 100;
 /// Stop when the leading variances change by less than this share in one round.
-const TOLERANCE: f64 = 1e-12;
+const TOLERANCE: f64 = 1e-11;
 
 /// Two principal directions of a set of rows.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,6 +10,11 @@ pub fn percent(share: f64) -> String {
     format!("{}{THIN}%", number(share * 100.0, 1))
 }
 
+/// A share of the labels as short as it can be said: `5 %`.
+pub fn short_percent(share: f64) -> String {
+    format!("{}{THIN}%", significant(share * 100.0))
+}
+
 /// A share in [0, 1] as a percentage in plain ASCII, for Markdown and logs.
 pub fn percent_ascii(share: f64) -> String {
     format!("{:.1} %", share * 100.0)

@@ -9,7 +9,7 @@ use super::{
     summary::{
         ClassifierSummary, CollapseState, Comparison, Learned, PretrainingSummary, RepresentationScores, Verdict,
     },
-    text::{count, label_of, number, percent, points},
+    text::{count, label_of, number, percent, points, short_percent},
 };
 
 /// Below this share of 1/√d the representation counts as collapsed (the default of `collapse.std_below`).
@@ -172,7 +172,7 @@ fn protocol_words(classifier: &ClassifierSummary) -> String {
         other => label_of(other).to_lowercase(),
     };
     if classifier.label_fraction < 1.0 {
-        format!("{name}, {} of the labels", percent(classifier.label_fraction))
+        format!("{name}, {} of the labels", short_percent(classifier.label_fraction))
     } else {
         name
     }
@@ -259,7 +259,7 @@ fn compare_words(classifier: &ClassifierSummary) -> String {
         })
         .collect();
     let share = if classifier.label_fraction < 1.0 {
-        format!(" with {} of the labels", percent(classifier.label_fraction))
+        format!(" with {} of the labels", short_percent(classifier.label_fraction))
     } else {
         String::new()
     };

@@ -123,7 +123,9 @@ fn read_config(dir: &Path) -> Result<Option<PretrainConfig>, StageError> {
         with: PretrainConfig,
     }
     let Some(bytes) = read_optional(&dir.join("config.yaml"))? else { return Ok(None) };
-    Ok(serde_yaml::from_slice::<StoredStage>(&bytes).ok().map(|stored| stored.with))
+    // By way of JSON, in whose data model enums are maps of one key, as in pipelines; YAML's own are tags.
+    let stored: Option<Value> = serde_yaml::from_slice(&bytes).ok();
+    Ok(stored.and_then(|value| serde_json::from_value::<StoredStage>(value).ok()).map(|stored| stored.with))
 }
 
 fn read_augmentation(artifact: &InputArtifact) -> Result<AugmentationInput, StageError> {

@@ -56,6 +56,10 @@ fn everything_that_was_given_is_on_the_page() {
         "2 files were skipped",
         "random_resized_crop",
         "700 steps",
+        "steps in 100 epochs of batch 256",
+        "data:image/jpeg;base64,",
+        "Effective rank",
+        "Starting from the pretrained weights clearly helps",
     ] {
         assert!(rendered.html.contains(words), "{words}");
     }
