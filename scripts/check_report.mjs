@@ -1,5 +1,9 @@
 // Checks a report.html in a real browser: node scripts/check_report.mjs REPORT.html [MORE.html …]
 //
+// Reports from made-up artifacts, one of them with hostile names, come from a test:
+//   REPORT_FIXTURE_DIR=$PWD/target/report-fixture cargo test --lib fixture_reports_render
+//   node scripts/check_report.mjs target/report-fixture/*/report.html
+//
 // Needs Chromium (CHROMIUM=/path, otherwise found on the path) and npm; playwright-core and axe-core are
 // installed into target/report-check (REPORT_CHECK_DIR overrides). SCREENSHOTS=DIR also leaves pictures.
 // Exits with 1 and a list of what failed.

@@ -15,7 +15,8 @@ fn plain(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '&' => escaped.push_str("&amp;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '#' | '!' | '|' | '~' | '@' => {
+            // Without brackets, parentheses and exclamation marks mean nothing.
+            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | '@' => {
                 escaped.push('\\');
                 escaped.push(c);
             }
@@ -81,7 +82,7 @@ pub fn render_markdown(summary: &Summary) -> String {
 
 /// Our own sentences hold no names, only words such as `base_lr` that Markdown could misread.
 fn sentence(text: &str) -> String {
-    plain(text).replace("\\(", "(").replace("\\)", ")").replace('\u{202f}', " ")
+    plain(text).replace('\u{202f}', " ")
 }
 
 fn score_of(classifier: &ClassifierSummary, representation: &str) -> String {
@@ -96,6 +97,6 @@ mod tests {
 
     #[test]
     fn names_stay_inside_their_cell() {
-        assert_eq!(plain("a|b\n[x](y) <z> `c`"), "a\\|b\\\\u{a}\\[x\\]\\(y\\) &lt;z&gt; \\`c\\`");
+        assert_eq!(plain("a|b\n[x](y) <z> `c`"), "a\\|b\\\\u{a}\\[x\\](y) &lt;z&gt; \\`c\\`");
     }
 }
