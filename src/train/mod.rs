@@ -1,12 +1,12 @@
 //! Training: the loop, the schedule, checkpoints.
 
 pub mod collapse;
+pub mod crc32c;
 pub mod early_stopping;
 pub mod encoder_card;
 pub mod history;
 pub mod optimizer;
 pub mod schedule;
-pub mod crc32c;
 pub mod tensorboard;
 pub mod train_config;
 
