@@ -1,1 +1,21 @@
-//! The content-addressed store.
+//! The content-addressed store: artifacts under the digest of their content, entries under the fingerprint
+//! that led to them.
+
+pub mod artifact;
+pub mod cache_error;
+pub mod entry;
+pub mod gc;
+pub mod history;
+pub mod layout;
+pub mod source_index;
+pub mod store;
+pub mod verify;
+pub mod workspace;
+
+pub use artifact::{FileRecord, Manifest};
+pub use cache_error::CacheError;
+pub use entry::{CacheEntry, Provenance};
+pub use layout::{Layout, Project};
+pub use source_index::{SourceContent, Sources};
+pub use store::{CacheStatus, Store};
+pub use workspace::Workspace;

@@ -1,5 +1,6 @@
 //! The bridge between the pipeline and the domain: one thin adapter per stage kind.
 
+pub mod command;
 pub mod context;
 pub mod external_input;
 pub mod report;
@@ -18,6 +19,8 @@ pub use stage_kind::{ArtifactKind, InputDecl, StageKind};
 /// # Errors
 /// See [`StageError`]; whatever lies in `ctx.out_dir` then is worthless.
 pub fn execute(config: &StageConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
-    let _ = (config, ctx);
-    Err(StageError::Config { message: format!("stage `{}` is not wired yet", ctx.stage), help: None })
+    match config {
+        StageConfig::Command(config) => command::run(config, ctx),
+        _ => Err(StageError::Config { message: format!("stage `{}` is not wired yet", ctx.stage), help: None }),
+    }
 }

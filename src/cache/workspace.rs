@@ -1,0 +1,227 @@
+//! Making an artifact out of sight and showing it by one rename.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rayon::prelude::*;
+
+use super::{
+    CacheEntry, CacheError, Manifest, Provenance, Store,
+    artifact::{CONFIG, MANIFEST, MANIFEST_FORMAT, content_digest, record_files},
+    entry::ENTRY_FORMAT,
+    store::{Condition, check_object},
+};
+use crate::{
+    digest::Digest,
+    fingerprint::StageFingerprint,
+    fs::{LockFile, LockHolder, files, lock::SharedLock},
+};
+
+/// How often a waiting process asks for the lock.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The right to make the artifact of one fingerprint, and the folders to do it in. Without it nothing can be
+/// saved; dropped without saving, nothing is left but the checkpoints.
+#[derive(Debug)]
+pub struct Workspace<'a> {
+    store: &'a Store,
+    fingerprint: Digest,
+    out_dir: PathBuf,
+    work_dir: PathBuf,
+    _tmp_lock: LockFile,
+    _lock: LockFile,
+}
+
+/// How the wait for a lock ended.
+#[derive(Debug)]
+pub enum Claim<'a> {
+    /// We have it.
+    Granted(Box<Workspace<'a>>),
+    /// The caller did not want to wait any longer.
+    GaveUp,
+}
+
+impl Store {
+    /// Takes the lock of a fingerprint, waiting for whoever holds it: `on_wait` is called while waiting and
+    /// says whether to go on.
+    ///
+    /// # Errors
+    /// When the cache cannot be written.
+    pub fn claim(
+        &self,
+        fingerprint: &Digest,
+        on_wait: &mut dyn FnMut(Option<&LockHolder>) -> bool,
+    ) -> Result<Claim<'_>, CacheError> {
+        let lock = loop {
+            match LockFile::try_acquire(&self.layout().lock(fingerprint))? {
+                Ok(lock) => break lock,
+                Err(holder) if on_wait(holder.as_ref()) => std::thread::sleep(POLL),
+                Err(_) => return Ok(Claim::GaveUp),
+            }
+        };
+        let (out_dir, tmp_lock) = loop {
+            let out_dir = self.layout().tmp().join(files::unique_name(&fingerprint.short()));
+            if let Ok(lock) = LockFile::try_acquire(&lock_path(&out_dir))? {
+                break (out_dir, lock);
+            }
+        };
+        files::create_dir_all(&out_dir)?;
+        let work_dir = self.layout().work(fingerprint);
+        files::create_dir_all(&work_dir)?;
+        Ok(Claim::Granted(Box::new(Workspace {
+            store: self,
+            fingerprint: *fingerprint,
+            out_dir,
+            work_dir,
+            _tmp_lock: tmp_lock,
+            _lock: lock,
+        })))
+    }
+}
+
+impl Workspace<'_> {
+    /// Where the stage leaves its files.
+    pub fn out_dir(&self) -> &Path {
+        &self.out_dir
+    }
+
+    /// Where checkpoints survive a kill.
+    pub fn work_dir(&self) -> &Path {
+        &self.work_dir
+    }
+
+    /// Makes what lies in [`Self::out_dir`] an artifact: everything is on disk before anything is visible.
+    /// An artifact with the same content that is there already stays; one that is damaged is replaced, and
+    /// moved to `aside` if somebody edited it. Returns the entry and whether something was moved aside.
+    ///
+    /// # Errors
+    /// When the disk is full or fails, or a file cannot be part of an artifact; nothing is visible then.
+    pub fn save(
+        self,
+        fingerprint: StageFingerprint,
+        config_yaml: &str,
+        metrics: BTreeMap<String, f64>,
+        provenance: Provenance,
+        aside: &Path,
+    ) -> Result<(CacheEntry, bool), CacheError> {
+        let layout = self.store.layout();
+        let config_path = self.out_dir.join(CONFIG);
+        files::remove_file(&config_path)?;
+        files::write_new(&config_path, config_yaml.as_bytes())?;
+        files::remove_file(&self.out_dir.join(MANIFEST))?;
+
+        let records = record_files(&self.out_dir, &provenance.stage)?;
+        let artifact = content_digest(&records);
+        records.par_iter().try_for_each(|(name, _)| {
+            let path = self.out_dir.join(name);
+            files::sync_file(&path)?;
+            files::set_writable(&path, false)
+        })?;
+        let manifest = Manifest {
+            format: MANIFEST_FORMAT,
+            kind: fingerprint.kind.output(),
+            artifact,
+            files: records,
+            fingerprint: fingerprint.clone(),
+            provenance: provenance.clone(),
+        };
+        let manifest_path = self.out_dir.join(MANIFEST);
+        files::write_new(&manifest_path, &pretty(&manifest, &manifest_path)?)?;
+        files::set_writable(&manifest_path, false)?;
+        let mut dirs: Vec<PathBuf> = manifest
+            .files
+            .keys()
+            .flat_map(|name| Path::new(name).ancestors().skip(1).filter(|dir| *dir != Path::new("")))
+            .map(|dir| self.out_dir.join(dir))
+            .collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        for dir in dirs.iter().rev() {
+            files::sync_dir(dir);
+            files::set_writable(dir, false)?;
+        }
+        files::sync_dir(&self.out_dir);
+
+        let size = manifest.size();
+        let moved = self.publish(&artifact, aside)?;
+        let entry = CacheEntry { format: ENTRY_FORMAT, fingerprint, artifact, size, metrics, provenance };
+        let entry_path = layout.entry(&self.fingerprint);
+        files::write_atomic(&entry_path, &pretty(&entry, &entry_path)?)?;
+        let _ = files::remove_dir_all(&self.work_dir);
+        Ok((entry, moved))
+    }
+
+    fn publish(&self, artifact: &Digest, aside: &Path) -> Result<bool, CacheError> {
+        let layout = self.store.layout();
+        let object = layout.object(artifact);
+        let parent = files::parent_of(&object);
+        files::create_dir_all(&parent)?;
+        // Whoever deletes waits until the artifact is pinned; two who save the same content take turns.
+        let _shared = SharedLock::read(&layout.gc_lock())?;
+        let _turn = SharedLock::write(&parent.join(".lock"))?;
+        self.store.write_pin(artifact)?;
+        let mut moved = false;
+        if files::exists(&object) {
+            match check_object(&object, artifact)? {
+                Condition::Whole => return Ok(false),
+                Condition::Damaged { edited: true, .. } => {
+                    moved = self.store.move_aside(artifact, aside)?;
+                }
+                Condition::Damaged { .. } => {}
+            }
+            if !moved {
+                self.store.remove_object(artifact)?;
+            }
+        }
+        files::rename(&self.out_dir, &object)?;
+        files::set_writable(&object, false)?;
+        files::sync_dir(&parent);
+        Ok(moved)
+    }
+}
+
+impl Drop for Workspace<'_> {
+    fn drop(&mut self) {
+        let _ = files::remove_dir_all(&self.out_dir);
+        // An empty folder says nothing; one with checkpoints is what the next run starts from.
+        if files::list(&self.work_dir).is_ok_and(|names| names.is_empty()) {
+            let _ = files::remove_dir_all(&self.work_dir);
+        }
+    }
+}
+
+fn pretty(value: &impl serde::Serialize, path: &Path) -> Result<Vec<u8>, CacheError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| CacheError::Damaged { path: path.to_path_buf(), message: error.to_string() })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The lock that shows whether whoever made a temporary file or folder still lives.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// Removes what dead processes left in `dir`: everything whose lock is free. A name is locked before it is
+/// made, so nothing alive is ever without.
+///
+/// # Errors
+/// When something cannot be removed.
+pub(super) fn sweep(dir: &Path) -> Result<(), CacheError> {
+    for name in files::list(dir)? {
+        let path = dir.join(name.strip_suffix(".lock").unwrap_or(&name));
+        if let Ok(_lock) = LockFile::try_acquire(&lock_path(&path))? {
+            if path.is_dir() {
+                files::remove_dir_all(&path)?;
+            } else {
+                files::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The only module through which cache, runner and command line touch the file system.
+//!
+//! Every error names what was tried and on which path.
+
+pub mod files;
+pub mod fs_error;
+pub mod lock;
+pub mod walk;
+
+pub use fs_error::FsError;
+pub use lock::{LockFile, LockHolder};
+pub use walk::{FileStat, Ignore, WalkedFile, walk};

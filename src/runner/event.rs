@@ -1,0 +1,253 @@
+//! What happens in a run: the only thing that observers see.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::PlannedStage;
+pub use crate::cache::history::Outcome;
+use crate::{digest::Digest, fs::LockHolder, sys::Timestamp};
+
+/// Version of the events. Raised when a field changes its meaning or goes away; new fields and events may come
+/// without it.
+pub const EVENTS_VERSION: u32 = 1;
+
+/// Headline figures by name.
+pub type Metrics = BTreeMap<String, f64>;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// A run begins.
+    RunStarted {
+        /// Name of the pipeline.
+        pipeline: String,
+        /// Its file.
+        path: String,
+        /// The selected stages in execution order.
+        stages: Vec<String>,
+        /// Whether nothing will be executed.
+        dry_run: bool,
+    },
+    /// What will become of a stage. Said for every stage at the start, and again when the stages before an
+    /// undecided one are done.
+    StagePlanned {
+        /// The decision and its reason.
+        plan: PlannedStage,
+    },
+    /// Another process is making the same artifact; this one waits.
+    StageWaiting {
+        /// Name of the stage.
+        stage: String,
+        /// Who makes it, if known.
+        holder: Option<Holder>,
+    },
+    /// A stage begins to execute.
+    StageStarted {
+        /// Name of the stage.
+        stage: String,
+        /// Kind of the stage.
+        uses: String,
+        /// How long it took last time, in seconds.
+        last_seconds: Option<f64>,
+    },
+    /// A stage has come further. Sent a few times a second at most.
+    StageProgress {
+        /// Name of the stage.
+        stage: String,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// What is counted.
+        unit: String,
+        /// The last figures.
+        message: String,
+    },
+    /// A figure at a step or epoch.
+    StageMetric {
+        /// Name of the stage.
+        stage: String,
+        /// Name of the figure.
+        name: String,
+        /// Step or epoch.
+        step: u64,
+        /// The figure; null if it is not finite.
+        value: Option<f64>,
+    },
+    /// A stage says something.
+    StageMessage {
+        /// Name of the stage.
+        stage: String,
+        /// How much it matters.
+        level: Level,
+        /// What it says.
+        message: String,
+    },
+    /// The cache had the artifact.
+    StageRestored {
+        /// Name of the stage.
+        stage: String,
+        /// Digest of the artifact.
+        #[schemars(with = "String")]
+        artifact: Digest,
+        /// Headline figures.
+        metrics: Metrics,
+        /// How long it took when it was made, in seconds.
+        saved_seconds: f64,
+        /// Link to the artifact.
+        path: String,
+    },
+    /// A stage was executed.
+    StageFinished {
+        /// Name of the stage.
+        stage: String,
+        /// Digest of the artifact.
+        #[schemars(with = "String")]
+        artifact: Digest,
+        /// Headline figures.
+        metrics: Metrics,
+        /// How long it took.
+        seconds: f64,
+        /// Whether the content is the same as the last time, so that nothing after it need run for its sake.
+        unchanged: bool,
+        /// Link to the artifact.
+        path: String,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// Name of the stage.
+        stage: String,
+        /// Why.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// A stage stopped because the user asked; checkpoints are kept.
+    StageCancelled {
+        /// Name of the stage.
+        stage: String,
+    },
+    /// A stage cannot run because one that it needs failed.
+    StageSkipped {
+        /// Name of the stage.
+        stage: String,
+        /// The one that failed.
+        because: String,
+    },
+    /// Something that the user should know.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// A run is over.
+    RunFinished {
+        /// Name of the pipeline.
+        pipeline: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// How long it took.
+        seconds: f64,
+        /// Number of executed stages.
+        executed: usize,
+        /// Number of restored stages.
+        restored: usize,
+        /// Seconds that the restored stages took when they were made.
+        saved_seconds: f64,
+        /// The report page, if there is one.
+        report: Option<String>,
+    },
+    /// The command ends with an error.
+    Error {
+        /// What went wrong.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+        /// Exit code of the process.
+        exit_code: u8,
+    },
+}
+
+/// How much a message matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Worth a line.
+    Info,
+    /// The user may want to change something.
+    Warning,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Holder {
+    /// Process.
+    pub pid: u32,
+    /// Machine.
+    pub host: String,
+    /// Since when, UTC.
+    pub since: String,
+}
+
+impl From<&LockHolder> for Holder {
+    fn from(holder: &LockHolder) -> Self {
+        Self { pid: holder.pid, host: holder.host.clone(), since: holder.since.clone() }
+    }
+}
+
+/// One line of `--json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct EventLine<'a> {
+    /// Version of the events.
+    pub version: u32,
+    /// When, UTC.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: &'a RunEvent,
+}
+
+impl<'a> EventLine<'a> {
+    /// The event as of now.
+    pub fn now(event: &'a RunEvent) -> Self {
+        Self { version: EVENTS_VERSION, time: Timestamp::now(), event }
+    }
+}
+
+/// Somebody who watches a run.
+pub trait RunObserver: Sync {
+    /// Hears of everything, from several threads.
+    fn on_event(&self, event: &RunEvent);
+}
+
+/// Hears nothing.
+pub struct SilentObserver;
+
+impl RunObserver for SilentObserver {
+    fn on_event(&self, _event: &RunEvent) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_file_matches_the_types_and_the_lines() {
+        let schema = schemars::schema_for!(EventLine<'_>).to_value();
+        let schema = crate::schema_files::check("events.schema.json", &schema);
+        let event = RunEvent::StageProgress {
+            stage: "pretrain".into(),
+            done: 3,
+            total: 10,
+            unit: "steps".into(),
+            message: "loss -0.5".into(),
+        };
+        let line = serde_json::to_value(EventLine::now(&event)).unwrap();
+        assert_eq!(line["event"], "stage_progress");
+        assert!(jsonschema::is_valid(&schema, &line), "{line}");
+        assert!(!jsonschema::is_valid(&schema, &serde_json::json!({"event": "stage_progress"})));
+    }
+}

@@ -1,0 +1,268 @@
+//! What will become of each stage, and why: pure decisions.
+
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+use super::event::Metrics;
+use crate::{
+    cache::CacheStatus,
+    config::{Place, Stage},
+    digest::Digest,
+    fingerprint::{FieldChange, StageFingerprint, diff},
+    stage::StageKind,
+};
+
+/// What will become of every selected stage.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Plan {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The selected stages in execution order.
+    pub stages: Vec<PlannedStage>,
+}
+
+/// What will become of a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct PlannedStage {
+    /// Name of the stage.
+    pub stage: String,
+    /// Its kind.
+    #[serde(serialize_with = "kind_name")]
+    #[schemars(with = "String")]
+    pub uses: StageKind,
+    /// The decision.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Digest of everything that decides the result; absent while it is not known.
+    #[schemars(with = "Option<String>")]
+    pub fingerprint: Option<Digest>,
+    /// How long it took last time, in seconds.
+    pub last_seconds: Option<f64>,
+}
+
+fn kind_name<S: Serializer>(kind: &StageKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.name())
+}
+
+/// The decision about a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// The cache has the artifact.
+    Hit {
+        /// Its digest.
+        #[schemars(with = "String")]
+        artifact: Digest,
+        /// Headline figures.
+        metrics: Metrics,
+    },
+    /// It will be executed.
+    Run {
+        /// Why.
+        reason: Reason,
+    },
+    /// Depends on what the stages before it leave: if that is the same as before, it need not run.
+    Unknown {
+        /// The stages that decide.
+        waits_for: Vec<String>,
+        /// What has changed in the stage itself, as far as that is known.
+        changes: Vec<FieldChange>,
+    },
+}
+
+/// Why a stage must run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// It has never run here.
+    NeverRan,
+    /// These fields differ from the last run.
+    Changed {
+        /// Each of them.
+        changes: Vec<FieldChange>,
+    },
+    /// The lockfile knows another fingerprint, but what it was made of is not in this cache.
+    ChangedUnknown {
+        /// The fingerprint in the lockfile.
+        #[schemars(with = "String")]
+        locked: Digest,
+    },
+    /// Nothing changed since the lockfile was written, but this cache does not have the artifact.
+    NotInCache,
+    /// The artifact is not as it was left.
+    Damaged {
+        /// What is wrong.
+        message: String,
+    },
+    /// The user asked for it.
+    Forced,
+}
+
+/// All that a decision rests on.
+#[derive(Debug)]
+pub struct Findings<'a> {
+    /// The record as it is now.
+    pub fingerprint: &'a StageFingerprint,
+    /// Its digest.
+    pub digest: Digest,
+    /// What the cache says to it.
+    pub status: &'a CacheStatus,
+    /// The fingerprint in the lockfile.
+    pub locked: Option<Digest>,
+    /// The record of the last run, from the lockfile's entry or else the newest one of this stage.
+    pub previous: Option<&'a StageFingerprint>,
+    /// Whether the user wants it executed in any case.
+    pub forced: bool,
+}
+
+/// Decides about a stage whose inputs are known.
+pub fn decide(findings: &Findings<'_>) -> Verdict {
+    if findings.forced {
+        return Verdict::Run { reason: Reason::Forced };
+    }
+    let reason = match findings.status {
+        CacheStatus::Hit(entry) => {
+            return Verdict::Hit { artifact: entry.artifact, metrics: entry.metrics.clone() };
+        }
+        CacheStatus::Damaged { message, .. } => Reason::Damaged { message: message.clone() },
+        CacheStatus::Miss if findings.locked == Some(findings.digest) => Reason::NotInCache,
+        CacheStatus::Miss => match (findings.previous, findings.locked) {
+            (Some(previous), _) => match diff::diff(previous, findings.fingerprint) {
+                changes if changes.is_empty() => Reason::NotInCache,
+                changes => Reason::Changed { changes },
+            },
+            (None, Some(locked)) => Reason::ChangedUnknown { locked },
+            (None, None) => Reason::NeverRan,
+        },
+    };
+    Verdict::Run { reason }
+}
+
+impl Verdict {
+    /// Adds to each change where the file says the new value.
+    pub fn locate(&mut self, stage: &Stage, file: &str) {
+        let (Self::Run { reason: Reason::Changed { changes } } | Self::Unknown { changes, .. }) = self else { return };
+        for change in changes {
+            change.place = place_of(stage, &change.key).map(|place| format!("{file}:{}", place.line));
+        }
+    }
+}
+
+/// Where a key stands in the file, or else the nearest one around it.
+pub fn place_of(stage: &Stage, key: &str) -> Option<Place> {
+    let mut key = key.strip_prefix("content of ").unwrap_or(key);
+    loop {
+        if let Some(place) = stage.places.get(key) {
+            return Some(*place);
+        }
+        key = &key[..key.rfind(['.', '['])?];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        cache::{CacheEntry, Provenance},
+        stage::{CommandConfig, StageConfig},
+        sys::Timestamp,
+    };
+
+    fn fingerprint(config: serde_json::Value) -> StageFingerprint {
+        StageFingerprint {
+            version: 1,
+            kind: StageKind::Command,
+            implementation_revision: 1,
+            config,
+            inputs: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            seed: None,
+        }
+    }
+
+    fn entry(fingerprint: StageFingerprint) -> Box<CacheEntry> {
+        Box::new(CacheEntry {
+            format: 1,
+            fingerprint,
+            artifact: Digest::of(b"artifact"),
+            size: 1,
+            metrics: BTreeMap::new(),
+            provenance: Provenance {
+                pipeline: "p".into(),
+                stage: "s".into(),
+                created: Timestamp::default(),
+                host: "h".into(),
+                device: "cpu".into(),
+                tool_version: "0".into(),
+                wall_seconds: 1.0,
+                peak_rss_bytes: 0,
+            },
+        })
+    }
+
+    fn decide_with(
+        status: &CacheStatus,
+        previous: Option<&StageFingerprint>,
+        locked: Option<Digest>,
+        forced: bool,
+    ) -> Verdict {
+        let fingerprint = fingerprint(json!({"epochs": 2}));
+        let digest = fingerprint.digest().unwrap();
+        decide(&Findings { fingerprint: &fingerprint, digest, status, locked, previous, forced })
+    }
+
+    fn reason(status: &CacheStatus, previous: Option<&StageFingerprint>, locked: Option<Digest>) -> Reason {
+        match decide_with(status, previous, locked, false) {
+            Verdict::Run { reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_cache_has_is_a_hit_unless_forced() {
+        let status = CacheStatus::Hit(entry(fingerprint(json!({"epochs": 2}))));
+        assert!(matches!(decide_with(&status, None, None, false), Verdict::Hit { .. }));
+        assert_eq!(decide_with(&status, None, None, true), Verdict::Run { reason: Reason::Forced });
+    }
+
+    #[test]
+    fn every_miss_has_its_reason() {
+        let now = fingerprint(json!({"epochs": 2})).digest().unwrap();
+        let previous = fingerprint(json!({"epochs": 1}));
+        assert_eq!(reason(&CacheStatus::Miss, None, None), Reason::NeverRan);
+        assert_eq!(reason(&CacheStatus::Miss, None, Some(now)), Reason::NotInCache);
+        let locked = Digest::of(b"other");
+        assert_eq!(reason(&CacheStatus::Miss, None, Some(locked)), Reason::ChangedUnknown { locked });
+        let Reason::Changed { changes } = reason(&CacheStatus::Miss, Some(&previous), Some(locked)) else {
+            panic!("no change found")
+        };
+        assert_eq!((changes.len(), changes[0].key.as_str()), (1, "with.epochs"));
+        let damaged = CacheStatus::Damaged { entry: None, message: "gone".into(), edited: false };
+        assert_eq!(reason(&damaged, None, None), Reason::Damaged { message: "gone".into() });
+    }
+
+    #[test]
+    fn the_nearest_known_place_is_named() {
+        let config = CommandConfig { run: vec![], outputs: vec![], sources: vec![], env: BTreeMap::new() };
+        let places = [
+            ("with".to_owned(), Place { line: 3, column: 1 }),
+            ("with.ops[1]".to_owned(), Place { line: 5, column: 1 }),
+        ];
+        let stage = Stage {
+            name: "s".into(),
+            config: StageConfig::Command(config),
+            inputs: BTreeMap::new(),
+            seed: 0,
+            places: places.into(),
+        };
+        let line = |key| place_of(&stage, key).map(|place| place.line);
+        assert_eq!(line("with.ops[1].crop.scale[0]"), Some(5));
+        assert_eq!(line("with.ops[0].crop"), Some(3));
+        assert_eq!(line("content of with.source.image_folder"), Some(3));
+        assert_eq!(line("seed"), None);
+    }
+}

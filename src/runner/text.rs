@@ -1,0 +1,65 @@
+//! Numbers for people.
+
+/// `0.4 s`, `41 s`, `3 min 20 s`, `2 h 05 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    if seconds < 9.95 {
+        format!("{seconds:.1} s")
+    } else if whole < 60 {
+        format!("{whole} s")
+    } else if whole < 3600 {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    } else {
+        format!("{} h {:02} min", whole / 3600, whole / 60 % 60)
+    }
+}
+
+/// `17 B`, `1.2 KiB`, `3.4 GiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `17000` as `17,000`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (idx, digit) in digits.chars().enumerate() {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A headline figure: four digits after the point, without empty ones.
+pub fn figure(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(
+            [0.04, 9.96, 59.4, 200.0, 7500.0].map(duration).join(", "),
+            "0.0 s, 10 s, 59 s, 3 min 20 s, 2 h 05 min"
+        );
+        assert_eq!([17, 1229, 1 << 20, u64::MAX].map(bytes).join(", "), "17 B, 1.2 KiB, 1.0 MiB, 16384.0 PiB");
+        assert_eq!([7, 1000, 17_000_000].map(count).join(" "), "7 1,000 17,000,000");
+        assert_eq!([0.81, 1.0, -0.98765].map(figure).join(" "), "0.81 1 -0.9877");
+    }
+}
