@@ -1,1 +1,161 @@
-//! x
+//! Every way in which the program can end, and its exit codes.
+
+use crate::{cache::CacheError, fs::FsError, lockfile::LockfileError, runner::RunnerError};
+
+/// The table of exit codes, as `--help` and `docs/cli.md` show it.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything is as asked
+  1    a stage failed
+  2    the command line is wrong (an unknown option, stage or file)
+  3    the pipeline file or the lockfile is wrong
+  4    data that a pipeline reads is missing, empty or unreadable
+  5    the cache is damaged or made by a newer version
+  6    reading or writing failed (permissions, full disk, …)
+  130  stopped by Ctrl-C; run again to go on
+  143  stopped by SIGTERM; run again to go on";
+
+/// A pipeline file that cannot be used, as messages for people and for programs.
+#[derive(Clone, Debug)]
+pub struct ConfigFailure {
+    /// One line.
+    pub summary: String,
+    /// Every mistake with its place in the file, for a terminal.
+    pub rendered: String,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A run failed.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The lockfile cannot be used.
+    #[error(transparent)]
+    Lockfile(#[from] LockfileError),
+    /// The pipeline file cannot be used.
+    #[error("{}", .0.summary)]
+    Config(ConfigFailure),
+    /// The command line asks for something that is not there.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// `cache verify` found damage.
+    #[error("{count} of the artifacts in the cache {} damaged", if *count == 1 { "is" } else { "are" })]
+    CacheDamaged {
+        /// How many.
+        count: usize,
+    },
+    /// A result could not be written as text.
+    #[error("cannot write the result")]
+    Render {
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// Whoever read our output has heard enough.
+    #[error("nobody reads the output any more")]
+    BrokenPipe,
+}
+
+impl Error {
+    /// A usage error.
+    pub fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), help: Some(help.into()) }
+    }
+
+    /// The exit code of the process; see [`EXIT_CODES`].
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::BrokenPipe => 0,
+            Self::Runner(error) => match error {
+                RunnerError::StagesFailed { .. } => 1,
+                RunnerError::UnknownStage { .. } => 2,
+                RunnerError::Parameters { .. } => 3,
+                RunnerError::Lockfile(error) => lockfile_code(error),
+                RunnerError::Sources { .. } => 4,
+                RunnerError::Cache(error) => cache_code(error),
+                RunnerError::Fs(_) => 6,
+                RunnerError::Cancelled { signal } => 128 + u8::try_from(*signal).unwrap_or(2),
+            },
+            Self::Usage { .. } => 2,
+            Self::Config(_) => 3,
+            Self::Lockfile(error) => lockfile_code(error),
+            Self::Cache(error) => cache_code(error),
+            Self::CacheDamaged { .. } => 5,
+            Self::Fs(_) | Self::Render { .. } => 6,
+        }
+    }
+
+    /// What the user can do, if we know.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Runner(error) => error.help(),
+            Self::Cache(error) => error.help().map(str::to_owned),
+            Self::Fs(error) => error.help().map(str::to_owned),
+            Self::Lockfile(error) => error.help().map(str::to_owned),
+            Self::Usage { help, .. } => help.clone(),
+            Self::CacheDamaged { .. } => {
+                Some("`simsiam-pipe cache verify --repair` removes them; the next run makes them again".into())
+            }
+            Self::Config(_) | Self::Render { .. } | Self::BrokenPipe => None,
+        }
+    }
+}
+
+fn lockfile_code(error: &LockfileError) -> u8 {
+    match error {
+        LockfileError::Fs(_) => 6,
+        LockfileError::Invalid { .. } | LockfileError::Newer { .. } => 3,
+    }
+}
+
+fn cache_code(error: &CacheError) -> u8 {
+    match error {
+        CacheError::Fs(_) => 6,
+        CacheError::BadOutput { .. } => 1,
+        CacheError::NewerFormat { .. } | CacheError::Damaged { .. } | CacheError::NoArtifact { .. } => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_in_the_table() {
+        let errors = [
+            Error::Runner(RunnerError::StagesFailed { failures: vec![] }),
+            Error::usage("", ""),
+            Error::Config(ConfigFailure { summary: String::new(), rendered: String::new() }),
+            Error::Runner(RunnerError::Sources { problems: vec![], project_root: "/".into() }),
+            Error::CacheDamaged { count: 1 },
+            Error::Fs(FsError { action: "read", path: "/".into(), source: std::io::Error::other("x") }),
+            Error::Runner(RunnerError::Cancelled { signal: 2 }),
+            Error::Runner(RunnerError::Cancelled { signal: 15 }),
+            Error::BrokenPipe,
+        ];
+        let codes: Vec<_> = errors.iter().map(Error::exit_code).collect();
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 130, 143, 0]);
+        for code in codes {
+            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_table() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+        let text = String::from_utf8(crate::fs::files::read(&path).unwrap()).unwrap();
+        let (_, table) = EXIT_CODES.split_once('\n').unwrap();
+        assert!(text.contains(table), "`docs/cli.md` lacks the table of exit codes");
+    }
+}

@@ -1,3 +1,18 @@
 //! The `simsiam-pipe` binary: parse, run, print the error, choose the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use simsiam_pipe::cli;
+
+fn main() -> ExitCode {
+    let args = cli::Args::parse();
+    let session = cli::Session::new(&args.global);
+    match cli::run(args, &session) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            session.report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

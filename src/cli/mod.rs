@@ -1,1 +1,20 @@
-//! The command line.
+//! The command line: clap arguments and one file for each subcommand.
+
+pub mod args;
+pub mod cache;
+pub mod completions;
+pub mod doctor;
+pub mod explain;
+pub mod init;
+pub mod load;
+pub mod log;
+pub mod metrics;
+pub mod plan;
+pub mod run;
+pub mod schema;
+pub mod session;
+pub mod status;
+pub mod table;
+
+pub use args::{Args, Command, GlobalArgs, PipelineArgs, run};
+pub use session::Session;

@@ -1,4 +1,7 @@
-//! Numbers for people.
+//! Numbers, changes and reasons for people.
+
+use super::Reason;
+use crate::fingerprint::FieldChange;
 
 /// `0.4 s`, `41 s`, `3 min 20 s`, `2 h 05 min`.
 pub fn duration(seconds: f64) -> String {
@@ -46,6 +49,45 @@ pub fn count(number: u64) -> String {
 pub fn figure(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// One field that changed: `with.epochs 100 → 200 (intel.yaml:23)`.
+pub fn change(change: &FieldChange) -> String {
+    let value = |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), shorten);
+    let place = change.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+    format!("`{}` {} → {}{place}", change.key, value(&change.old), value(&change.new))
+}
+
+/// A long value is cut where the rest tells nothing.
+fn shorten(value: &str) -> String {
+    const MOST: usize = 60;
+    if value.chars().count() <= MOST {
+        return value.to_owned();
+    }
+    let head: String = value.chars().take(MOST).collect();
+    format!("{head}…")
+}
+
+/// Why a stage must run: a headline, then one line for each change.
+pub fn reason(reason: &Reason) -> (String, Vec<String>) {
+    let none = vec![];
+    match reason {
+        Reason::NeverRan => ("it has never run".into(), none),
+        Reason::Changed { changes } => {
+            let headline = match changes.len() {
+                1 => "1 change since the last run".to_owned(),
+                count => format!("{count} changes since the last run"),
+            };
+            (headline, changes.iter().map(change).collect())
+        }
+        Reason::ChangedUnknown { locked } => (
+            "something changed since the lockfile was written".into(),
+            vec![format!("the record of {} is not in this cache, so it cannot be said what", locked.short())],
+        ),
+        Reason::NotInCache => ("nothing changed, but its artifact is not in this cache".into(), none),
+        Reason::Damaged { message } => (format!("its artifact in the cache is damaged: {message}"), none),
+        Reason::Forced => ("you asked for it".into(), none),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,129 @@
+//! `metrics`: headline figures from the lockfile, alone or against another state of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde::Serialize;
+
+use super::{PipelineArgs, Session, load, table::Table};
+use crate::{
+    error::Error,
+    fs::{FsError, files},
+    lockfile::Lockfile,
+    runner::text,
+};
+
+/// Arguments of `metrics`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  simsiam-pipe metrics\n  simsiam-pipe metrics --compare HEAD~1\n  \
+                        simsiam-pipe metrics --compare ../other/pipelines/intel.lock")]
+pub struct MetricsArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Compare with the lockfile at a git revision, or with another lockfile.
+    #[arg(long, value_name = "REF")]
+    pub compare: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    stage: String,
+    metric: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<f64>,
+    value: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<f64>,
+}
+
+/// Prints the figures.
+///
+/// # Errors
+/// When a lockfile cannot be read or there is no such revision.
+pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
+    let pipeline = load::load(&args.pipeline, session)?;
+    let path = Lockfile::path_for(&pipeline.path);
+    let now = figures(&Lockfile::load(&path)?);
+    let before = match &args.compare {
+        Some(reference) => Some(figures(&other_lockfile(reference, &path)?)),
+        None => None,
+    };
+    let keys: BTreeSet<_> = now.keys().chain(before.iter().flat_map(BTreeMap::keys)).collect();
+    let rows: Vec<Figure> = keys
+        .into_iter()
+        .map(|key| {
+            let value = now.get(key).copied();
+            let before = before.as_ref().and_then(|before| before.get(key).copied());
+            let change = value.zip(before).map(|(value, before)| value - before);
+            Figure { stage: key.0.clone(), metric: key.1.clone(), before, value, change }
+        })
+        .collect();
+    if session.json() {
+        return session.print_json(&rows);
+    }
+    if rows.is_empty() {
+        session.note(&format!("`{}` has no figures yet", path.display()));
+        return Ok(());
+    }
+    let compared = before.is_some();
+    let mut table = Table::new(if compared {
+        &["stage", "metric", "before", "now", "change"]
+    } else {
+        &["stage", "metric", "value"]
+    });
+    for row in rows {
+        let spell = |value: Option<f64>| value.map_or("-".to_owned(), text::figure);
+        let mut cells = vec![row.stage, row.metric];
+        if compared {
+            cells.push(spell(row.before));
+        }
+        cells.push(spell(row.value));
+        if compared {
+            cells.push(row.change.map_or(String::new(), |change| format!("{change:+.4}")));
+        }
+        table.row(cells);
+    }
+    session.print(&table.render(session.paint()))
+}
+
+fn figures(lockfile: &Lockfile) -> BTreeMap<(String, String), f64> {
+    lockfile
+        .stages
+        .iter()
+        .flat_map(|(name, stage)| stage.metrics.iter().map(|(metric, value)| ((name.clone(), metric.clone()), *value)))
+        .collect()
+}
+
+/// A file of that name, or the lockfile at a git revision of that name.
+fn other_lockfile(reference: &str, lockfile: &Path) -> Result<Lockfile, Error> {
+    let file = Path::new(reference);
+    if file.is_file() {
+        return Ok(Lockfile::load(file)?);
+    }
+    // In git's words `./` is where git runs, not the top of the repository.
+    let folder = files::parent_of(lockfile);
+    let name = lockfile.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if reference.starts_with('-') {
+        return Err(Error::usage(format!("`{reference}` is no git revision"), "name a commit, a branch or a tag"));
+    }
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(&folder)
+        .args(["show", &format!("{reference}:./{name}")])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(FsError::at("run", Path::new("git")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().unwrap_or_default().trim_start_matches("fatal: ").to_owned();
+        return Err(Error::usage(
+            format!("there is no file and no git revision `{reference}` with `{}`: {said}", lockfile.display()),
+            "commit the lockfile, or name another revision or lockfile",
+        ));
+    }
+    Ok(Lockfile::parse(Path::new(&format!("{reference}:{}", lockfile.display())), &output.stdout)?)
+}
