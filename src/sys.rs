@@ -139,7 +139,10 @@ pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     }
     // SAFETY: the call succeeded, so it has filled the structure.
     let stat = unsafe { stat.assume_init() };
-    Some((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    // Narrower than 64 bits on some systems.
+    #[allow(clippy::unnecessary_cast, clippy::allow_attributes)]
+    let bytes = (stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64);
+    Some(bytes)
 }
 
 /// Gives a child its own process group and has the kernel kill it when this thread's process dies, however

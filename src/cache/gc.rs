@@ -151,7 +151,7 @@ pub fn collect(
 fn pinned(store: &Store) -> Result<BTreeSet<Digest>, CacheError> {
     let dir = store.layout().pins();
     let mut pinned = BTreeSet::new();
-    for name in files::list(&dir)?.iter().filter(|name| !name.ends_with(".lock")) {
+    for name in files::list(&dir)?.iter().filter(|name| name.strip_suffix(".lock").is_none()) {
         let path = dir.join(name);
         if LockFile::try_acquire(&lock_path(&path))?.is_err() {
             let text = files::read_if_exists(&path)?.unwrap_or_default();

@@ -198,7 +198,8 @@ fn roots(project: &Project, store: &Store) -> Result<BTreeSet<Digest>, Error> {
     }
     for folder in [project.root.clone(), project.root.join("pipelines")] {
         let names = files::list(&folder)?;
-        lockfiles.extend(names.iter().filter(|name| name.ends_with(".lock")).map(|name| folder.join(name)));
+        lockfiles
+            .extend(names.iter().filter(|name| name.strip_suffix(".lock").is_some()).map(|name| folder.join(name)));
     }
     let mut roots = BTreeSet::new();
     for path in lockfiles {

@@ -28,9 +28,9 @@ pub struct InitArgs {
 
 /// What lies in a folder of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Images {
+struct ImageTree {
     path: PathBuf,
-    num_images: u64,
+    num_files: u64,
     classes: Vec<String>,
 }
 
@@ -56,12 +56,12 @@ pub fn run(args: &InitArgs, session: &Session) -> Result<(), Error> {
     let text = render(&name, &project.root, &train, test.as_ref())?;
     files::create_dir_all(&files::parent_of(&output))?;
     files::write_new(&output, text.as_bytes())?;
-    let what = |images: &Images, role: &str| {
+    let what = |images: &ImageTree, role: &str| {
         let classes = match images.classes.len() {
             0 => "no classes".to_owned(),
             count => format!("{count} classes"),
         };
-        format!("{role}: {} images, {classes} in `{}`", text::count(images.num_images), images.path.display())
+        format!("{role}: {} images, {classes} in `{}`", text::count(images.num_files), images.path.display())
     };
     session.note(&what(&train, "training"));
     match &test {
@@ -73,15 +73,15 @@ pub fn run(args: &InitArgs, session: &Session) -> Result<(), Error> {
 }
 
 /// Finds training and test images: folders named so, or else the folder itself.
-fn detect(folder: &Path) -> Result<(Images, Option<Images>), Error> {
-    let find = |words: &[&str]| -> Result<Option<Images>, Error> {
+fn detect(folder: &Path) -> Result<(ImageTree, Option<ImageTree>), Error> {
+    let find = |words: &[&str]| -> Result<Option<ImageTree>, Error> {
         for name in files::list(folder)? {
             let lower = name.to_lowercase();
             if words.iter().any(|word| lower.split(['_', '-', ' ']).any(|part| part == *word))
                 && folder.join(&name).is_dir()
             {
                 let images = count(&descend(&folder.join(&name)))?;
-                if images.num_images > 0 {
+                if images.num_files > 0 {
                     return Ok(Some(images));
                 }
             }
@@ -92,7 +92,7 @@ fn detect(folder: &Path) -> Result<(Images, Option<Images>), Error> {
         return Ok((train, find(&["test", "testing", "val", "valid", "validation"])?));
     }
     let all = count(folder)?;
-    if all.num_images == 0 {
+    if all.num_files == 0 {
         let help = "JPEG, PNG, BMP, GIF, TIFF and WebP files are images";
         return Err(Error::usage(format!("`{}` holds no images", folder.display()), help));
     }
@@ -107,17 +107,17 @@ fn descend(folder: &Path) -> PathBuf {
     }
 }
 
-fn count(folder: &Path) -> Result<Images, FsError> {
+fn count(folder: &Path) -> Result<ImageTree, FsError> {
     const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "bmp", "gif", "tif", "tiff", "webp"];
     let mut classes = Vec::new();
-    let mut num_images = 0;
+    let mut num_files = 0;
     for file in walk(folder, Ignore::HiddenAndDesktopFiles)? {
         let name = String::from_utf8_lossy(&file.name).into_owned();
         let extension = Path::new(&name).extension().map(|extension| extension.to_string_lossy().to_lowercase());
         if !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
             continue;
         }
-        num_images += 1;
+        num_files += 1;
         if let (Some(Component::Normal(class)), true) = (Path::new(&name).components().next(), name.contains('/')) {
             let class = class.to_string_lossy().into_owned();
             if classes.last() != Some(&class) {
@@ -125,7 +125,7 @@ fn count(folder: &Path) -> Result<Images, FsError> {
             }
         }
     }
-    Ok(Images { path: folder.to_path_buf(), num_images, classes })
+    Ok(ImageTree { path: folder.to_path_buf(), num_files, classes })
 }
 
 /// A name for the pipeline that is safe in paths.
@@ -136,21 +136,21 @@ fn name_of(folder: &Path) -> String {
     if name.is_empty() { "images".to_owned() } else { name }
 }
 
-fn render(name: &str, root: &Path, train: &Images, test: Option<&Images>) -> Result<String, Error> {
-    let path = |images: &Images| -> Result<String, Error> {
+fn render(name: &str, root: &Path, train: &ImageTree, test: Option<&ImageTree>) -> Result<String, Error> {
+    let path = |images: &ImageTree| -> Result<String, Error> {
         let full = files::canonicalize(&images.path)?;
         let shown = full.strip_prefix(root).unwrap_or(&full).display().to_string();
         serde_json::to_string(&shown).map_err(|source| Error::Render { source })
     };
     let labelled = test.filter(|test| !test.classes.is_empty() && !train.classes.is_empty());
-    let batch_size = match train.num_images {
+    let batch_size = match train.num_files {
         0..512 => 32,
         512..4096 => 64,
         4096..20_000 => 128,
         _ => 256,
     };
     // Small sets need more passes for the same number of steps.
-    let epochs = (100 * 10_000 / train.num_images.max(1)).clamp(50, 400);
+    let epochs = (100 * 10_000 / train.num_files.max(1)).clamp(50, 400);
     let mut text = STARTER
         .replace("{{name}}", name)
         .replace("{{train}}", &path(train)?)
@@ -202,14 +202,14 @@ mod tests {
         let (train, test) = detect(dir.path()).unwrap();
         assert_eq!(train.path, dir.path().join("seg_train/seg_train"));
         assert_eq!(train.classes, ["sea", "street"]);
-        assert_eq!(test.unwrap().num_images, 1);
+        assert_eq!(test.unwrap().num_files, 1);
     }
 
     #[test]
     fn a_flat_folder_is_training_data_without_classes() {
         let dir = make(&["1.png", "2.webp", "notes.txt", ".hidden.png"]);
         let (train, test) = detect(dir.path()).unwrap();
-        assert_eq!((train.num_images, train.classes.len(), test), (2, 0, None));
+        assert_eq!((train.num_files, train.classes.len(), test), (2, 0, None));
         assert!(detect(make(&["notes.txt"]).path()).is_err());
     }
 

@@ -70,6 +70,8 @@ pub struct Console {
 #[derive(Default)]
 struct State {
     width: usize,
+    /// Why a stage runs, for the line that says that it does.
+    reasons: BTreeMap<String, Reason>,
     running: BTreeMap<String, Running>,
     rows: Vec<Row>,
 }
@@ -113,10 +115,21 @@ impl Console {
     }
 
     fn start(&self, state: &mut State, stage: &str, uses: &str, last_seconds: Option<f64>) {
-        let estimate = last_seconds.map(|seconds| format!("; took {} last time", text::duration(seconds)));
         let name = format!("{stage:<width$}", width = state.width);
+        let estimate = last_seconds.map(|seconds| format!("; took {} last time", text::duration(seconds)));
+        let (headline, lines) = match state.reasons.get(stage) {
+            Some(reason @ Reason::Damaged { .. }) => {
+                let (headline, lines) = text::reason(reason);
+                (self.paint.yellow(&headline), lines)
+            }
+            Some(reason) => text::reason(reason),
+            None => (uses.to_owned(), vec![]),
+        };
         let estimate = self.paint.dim(&estimate.unwrap_or_default());
-        self.say(&format!("  {}  runs  {}{estimate}", self.paint.bold(&name), self.paint.dim(uses)));
+        self.say(&format!("  {}  runs: {headline}{estimate}", self.paint.bold(&name)));
+        for line in lines {
+            self.say(&format!("  {:width$}    {line}", "", width = state.width));
+        }
         let bar = (self.style.progress && self.style.verbosity >= 0).then(|| {
             let bar = self.bars.add(ProgressBar::new_spinner());
             let template = "  {prefix}  {spinner} {elapsed} {msg}";
@@ -137,7 +150,7 @@ impl Console {
         let rate = if elapsed > 0.0 { done.saturating_sub(first) as f64 / elapsed } else { 0.0 };
         let mut parts = vec![format!("{} of {} {unit}", text::count(done), text::count(total))];
         if rate > 0.0 && done < total {
-            let digits = if rate < 10.0 { 1 } else { 0 };
+            let digits = usize::from(rate < 10.0);
             parts.push(format!("{rate:.digits$} {unit}/s"));
             parts.push(format!("{} left", text::duration(total.saturating_sub(done) as f64 / rate)));
         }
@@ -167,19 +180,6 @@ impl Console {
             bar.finish_and_clear();
         }
         Some(running.since.elapsed())
-    }
-
-    fn plan(&self, state: &State, stage: &str, verdict: &Verdict) {
-        let name = format!("{stage:<width$}", width = state.width);
-        if let Verdict::Run { reason } = verdict {
-            let (headline, lines) = text::reason(reason);
-            let headline =
-                if matches!(reason, Reason::Damaged { .. }) { self.paint.yellow(&headline) } else { headline };
-            self.say(&format!("  {}  must run: {headline}", self.paint.bold(&name)));
-            for line in lines {
-                self.say(&format!("  {:width$}    {line}", "", width = state.width));
-            }
-        }
     }
 
     fn table(&self, state: &mut State, outcome: Outcome, seconds: f64, saved: f64, report: Option<&str>) {
@@ -234,7 +234,11 @@ impl RunObserver for Console {
                 let stages = if count == 1 { "stage" } else { "stages" };
                 self.say(&format!("{} ({path}): {count} {stages} {what}", self.paint.bold(pipeline)));
             }
-            RunEvent::StagePlanned { plan } => self.plan(state, &plan.stage, &plan.verdict),
+            RunEvent::StagePlanned { plan } => {
+                if let Verdict::Run { reason } = &plan.verdict {
+                    state.reasons.insert(plan.stage.clone(), reason.clone());
+                }
+            }
             RunEvent::StageWaiting { stage, holder } => {
                 let who = holder.as_ref().map_or("another process".to_owned(), |holder| {
                     format!("process {} on {} (since {})", holder.pid, holder.host, holder.since)
@@ -289,6 +293,7 @@ impl RunObserver for Console {
             }
             RunEvent::StageFailed { stage, .. } => {
                 let seconds = Self::end(state, stage).map(|time| time.as_secs_f64());
+                self.line(&format!("  {stage:<width$}  {}", self.paint.red("failed"), width = state.width));
                 state.rows.push(Row { stage: stage.clone(), result: "failed", seconds, metrics: Metrics::new() });
             }
             RunEvent::StageCancelled { stage } => {

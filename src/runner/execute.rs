@@ -261,7 +261,7 @@ impl Walk<'_> {
                     let stage = pending.remove(idx);
                     if let Some(because) = order::parents(stage).into_iter().find(|name| lost.contains(name)) {
                         lost.insert(&stage.name);
-                        self.tell(RunEvent::StageSkipped { stage: stage.name.clone(), because: because.to_owned() });
+                        self.tell(&RunEvent::StageSkipped { stage: stage.name.clone(), because: because.to_owned() });
                         continue;
                     }
                     let known: Known =
@@ -284,11 +284,11 @@ impl Walk<'_> {
                     }
                     Err(FailureCause::Stage(StageError::Cancelled)) => {
                         lost.insert(&stage.name);
-                        self.tell(RunEvent::StageCancelled { stage: stage.name.clone() });
+                        self.tell(&RunEvent::StageCancelled { stage: stage.name.clone() });
                     }
                     Err(error) => {
                         lost.insert(&stage.name);
-                        self.tell(RunEvent::StageFailed {
+                        self.tell(&RunEvent::StageFailed {
                             stage: stage.name.clone(),
                             message: chain(&error),
                             help: error.help(),
@@ -301,8 +301,8 @@ impl Walk<'_> {
         (done, failures)
     }
 
-    fn tell(&self, event: RunEvent) {
-        self.runner.observer.on_event(&event);
+    fn tell(&self, event: &RunEvent) {
+        self.runner.observer.on_event(event);
     }
 
     /// Restores or executes one stage whose inputs are all there.
@@ -314,7 +314,7 @@ impl Walk<'_> {
             return Err(FailureCause::Panic { message: "a stage was started before what it needs".into() });
         };
         if !order::parents(stage).is_empty() {
-            self.tell(RunEvent::StagePlanned { plan: planned.clone() });
+            self.tell(&RunEvent::StagePlanned { plan: planned.clone() });
         }
         if let (Verdict::Hit { .. }, CacheStatus::Hit(entry)) = (&planned.verdict, &status)
             && store.pin(&entry.artifact)?
@@ -329,7 +329,7 @@ impl Walk<'_> {
         let claim = store.claim(&digest, &mut |holder| {
             if !std::mem::replace(&mut waited, true) {
                 let holder = holder.map(Holder::from);
-                self.tell(RunEvent::StageWaiting { stage: stage.name.clone(), holder });
+                self.tell(&RunEvent::StageWaiting { stage: stage.name.clone(), holder });
             }
             !self.runner.cancel.is_set()
         })?;
@@ -343,7 +343,7 @@ impl Walk<'_> {
             return self.restore(stage, digest, &entry);
         }
 
-        self.tell(RunEvent::StageStarted {
+        self.tell(&RunEvent::StageStarted {
             stage: stage.name.clone(),
             uses: stage.kind().name().to_owned(),
             last_seconds: planned.last_seconds,
@@ -374,7 +374,7 @@ impl Walk<'_> {
         }
         let path = self.link(stage, &entry.artifact)?;
         let before = self.planner.lockfile.stages.get(&stage.name).map(|locked| locked.artifact);
-        self.tell(RunEvent::StageFinished {
+        self.tell(&RunEvent::StageFinished {
             stage: stage.name.clone(),
             artifact: entry.artifact,
             metrics: entry.metrics.clone(),
@@ -392,7 +392,7 @@ impl Walk<'_> {
         entry: &CacheEntry,
     ) -> Result<(StageSummary, CacheEntry), FailureCause> {
         let path = self.link(stage, &entry.artifact)?;
-        self.tell(RunEvent::StageRestored {
+        self.tell(&RunEvent::StageRestored {
             stage: stage.name.clone(),
             artifact: entry.artifact,
             metrics: entry.metrics.clone(),
@@ -451,7 +451,7 @@ impl Walk<'_> {
 
     fn tell_moved(&self, stage: &Stage, aside: &Path) {
         let aside: PathBuf = self.runner.project.display(aside).to_string().into();
-        self.tell(RunEvent::Warning {
+        self.tell(&RunEvent::Warning {
             message: format!(
                 "the output of `{}` was changed by somebody; that copy is now at `{}`",
                 stage.name,
@@ -510,7 +510,7 @@ impl StageReporter for Reporter<'_> {
             return;
         }
         *last = Some(Instant::now());
-        self.walk.tell(RunEvent::StageProgress {
+        self.walk.tell(&RunEvent::StageProgress {
             stage: self.stage.to_owned(),
             done,
             total,
@@ -528,7 +528,7 @@ impl StageReporter for Reporter<'_> {
     }
 
     fn metric(&self, name: &str, step: u64, value: f64) {
-        self.walk.tell(RunEvent::StageMetric {
+        self.walk.tell(&RunEvent::StageMetric {
             stage: self.stage.to_owned(),
             name: name.to_owned(),
             step,
@@ -543,7 +543,7 @@ impl StageReporter for Reporter<'_> {
 
 impl Reporter<'_> {
     fn say(&self, level: Level, message: &str) {
-        self.walk.tell(RunEvent::StageMessage { stage: self.stage.to_owned(), level, message: message.to_owned() });
+        self.walk.tell(&RunEvent::StageMessage { stage: self.stage.to_owned(), level, message: message.to_owned() });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What will become of each stage, and why: pure decisions.
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::event::Metrics;
 use crate::{
@@ -27,7 +27,6 @@ pub struct PlannedStage {
     /// Name of the stage.
     pub stage: String,
     /// Its kind.
-    #[serde(serialize_with = "kind_name")]
     #[schemars(with = "String")]
     pub uses: StageKind,
     /// The decision.
@@ -38,10 +37,6 @@ pub struct PlannedStage {
     pub fingerprint: Option<Digest>,
     /// How long it took last time, in seconds.
     pub last_seconds: Option<f64>,
-}
-
-fn kind_name<S: Serializer>(kind: &StageKind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.name())
 }
 
 /// The decision about a stage.

@@ -146,10 +146,9 @@ impl RunnerError {
                 let list = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
                 let near = known
                     .iter()
-                    .map(|name| (strsim::damerau_levenshtein(name, pattern), name))
-                    .min()
-                    .filter(|(distance, name)| *distance <= 1 + name.chars().count() / 4);
-                let near = near.map(|(_, name)| format!("did you mean `{name}`? ")).unwrap_or_default();
+                    .min_by_key(|name| strsim::damerau_levenshtein(name, pattern))
+                    .filter(|name| strsim::normalized_damerau_levenshtein(name, pattern) > 0.5);
+                let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
                 Some(format!("{near}the stages are {list}"))
             }
             Self::Sources { project_root, .. } => Some(format!(

@@ -53,19 +53,32 @@ pub fn figure(value: f64) -> String {
 
 /// One field that changed: `with.epochs 100 → 200 (intel.yaml:23)`.
 pub fn change(change: &FieldChange) -> String {
-    let value = |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), shorten);
     let place = change.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
-    format!("`{}` {} → {}{place}", change.key, value(&change.old), value(&change.new))
+    let (old, new) = match (&change.old, &change.new) {
+        (Some(old), Some(new)) => {
+            let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+            (window(old, same), window(new, same))
+        }
+        (old, new) => {
+            let value = |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), |text| window(text, 0));
+            (value(old), value(new))
+        }
+    };
+    format!("`{}` {old} → {new}{place}", change.key)
 }
 
-/// A long value is cut where the rest tells nothing.
-fn shorten(value: &str) -> String {
+/// A long value is cut to what stands around the first difference.
+fn window(value: &str, same: usize) -> String {
     const MOST: usize = 60;
-    if value.chars().count() <= MOST {
+    const BEFORE: usize = 20;
+    let length = value.chars().count();
+    if length <= MOST {
         return value.to_owned();
     }
-    let head: String = value.chars().take(MOST).collect();
-    format!("{head}…")
+    let start = if same > BEFORE { same.min(length) - BEFORE } else { 0 };
+    let part: String = value.chars().skip(start).take(MOST).collect();
+    let (head, tail) = (if start > 0 { "…" } else { "" }, if start + MOST < length { "…" } else { "" });
+    format!("{head}{part}{tail}")
 }
 
 /// Why a stage must run: a headline, then one line for each change.
@@ -93,6 +106,18 @@ pub fn reason(reason: &Reason) -> (String, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_show_the_difference_of_long_values() {
+        let at = |old: &str, new: &str| {
+            let (old, new) = (Some(old.to_owned()), Some(new.to_owned()));
+            change(&FieldChange { key: "with.run[2]".into(), old, new, place: Some("p.yaml:3".into()) })
+        };
+        assert_eq!(at("100", "200"), "`with.run[2]` 100 → 200 (p.yaml:3)");
+        let long = |word: &str| format!("{}{word}{}", "x".repeat(100), "y".repeat(100));
+        let text = at(&long("one"), &long("two"));
+        assert!(text.contains("xone") && text.contains("xtwo") && text.chars().count() < 160, "{text}");
+    }
 
     #[test]
     fn numbers_are_short() {
