@@ -1,6 +1,9 @@
 //! Every way in which the program can end, and its exit codes.
 
-use crate::{cache::CacheError, fs::FsError, lockfile::LockfileError, runner::RunnerError};
+use crate::{
+    cache::CacheError, config::ConfigErrors, fs::FsError, graph::GraphError, lockfile::LockfileError,
+    runner::RunnerError,
+};
 
 /// The table of exit codes, as `--help` and `docs/cli.md` show it.
 pub const EXIT_CODES: &str = "\
@@ -14,15 +17,6 @@ Exit codes:
   6    reading or writing failed (permissions, full disk, …)
   130  stopped by Ctrl-C; run again to go on
   143  stopped by SIGTERM; run again to go on";
-
-/// A pipeline file that cannot be used, as messages for people and for programs.
-#[derive(Clone, Debug)]
-pub struct ConfigFailure {
-    /// One line.
-    pub summary: String,
-    /// Every mistake with its place in the file, for a terminal.
-    pub rendered: String,
-}
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +34,8 @@ pub enum Error {
     #[error(transparent)]
     Lockfile(#[from] LockfileError),
     /// The pipeline file cannot be used.
-    #[error("{}", .0.summary)]
-    Config(ConfigFailure),
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
     /// The command line asks for something that is not there.
     #[error("{message}")]
     Usage {
@@ -56,6 +50,9 @@ pub enum Error {
         /// How many.
         count: usize,
     },
+    /// Stages do not form a graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// A result could not be written as text.
     #[error("cannot write the result")]
     Render {
@@ -80,7 +77,7 @@ impl Error {
             Self::Runner(error) => match error {
                 RunnerError::StagesFailed { .. } => 1,
                 RunnerError::UnknownStage { .. } => 2,
-                RunnerError::Parameters { .. } => 3,
+                RunnerError::Parameters(_) | RunnerError::Graph(_) => 3,
                 RunnerError::Lockfile(error) => lockfile_code(error),
                 RunnerError::Sources { .. } => 4,
                 RunnerError::Cache(error) => cache_code(error),
@@ -88,7 +85,7 @@ impl Error {
                 RunnerError::Cancelled { signal } => 128 + u8::try_from(*signal).unwrap_or(2),
             },
             Self::Usage { .. } => 2,
-            Self::Config(_) => 3,
+            Self::Config(_) | Self::Graph(_) => 3,
             Self::Lockfile(error) => lockfile_code(error),
             Self::Cache(error) => cache_code(error),
             Self::CacheDamaged { .. } => 5,
@@ -107,7 +104,7 @@ impl Error {
             Self::CacheDamaged { .. } => {
                 Some("`simsiam-pipe cache verify --repair` removes them; the next run makes them again".into())
             }
-            Self::Config(_) | Self::Render { .. } | Self::BrokenPipe => None,
+            Self::Config(_) | Self::Graph(_) | Self::Render { .. } | Self::BrokenPipe => None,
         }
     }
 }
@@ -136,7 +133,7 @@ mod tests {
         let errors = [
             Error::Runner(RunnerError::StagesFailed { failures: vec![] }),
             Error::usage("", ""),
-            Error::Config(ConfigFailure { summary: String::new(), rendered: String::new() }),
+            Error::Graph(GraphError::DuplicateName("a".into())),
             Error::Runner(RunnerError::Sources { problems: vec![], project_root: "/".into() }),
             Error::CacheDamaged { count: 1 },
             Error::Fs(FsError { action: "read", path: "/".into(), source: std::io::Error::other("x") }),

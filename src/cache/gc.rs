@@ -44,7 +44,12 @@ pub struct Selected {
     pub freed: u64,
     /// Bytes that stay.
     pub kept: u64,
+    /// Checkpoints of stages that are done or were given up.
+    pub checkpoints: BTreeSet<Digest>,
 }
+
+/// Checkpoints that nobody has touched for so long are given up.
+const GIVEN_UP_AFTER: i64 = 30 * 24 * 3600;
 
 /// Selects what can go. `in_use` are artifacts that lockfiles, links or living processes refer to, `artifacts`
 /// everything in the cache with its size.
@@ -134,8 +139,12 @@ pub fn collect(
             (artifact, size.or_else(|| store.manifest(&artifact).ok().map(|manifest| manifest.size())).unwrap_or(0))
         })
         .collect();
-    let selected = select(&candidates, &artifacts, &in_use, policy);
+    let mut selected = select(&candidates, &artifacts, &in_use, policy);
+    selected.checkpoints = checkpoints(store)?;
     if !dry_run {
+        for fingerprint in &selected.checkpoints {
+            files::remove_dir_all(&store.layout().work(fingerprint))?;
+        }
         // Entries first: whatever happens between, no entry leads to nothing.
         for fingerprint in &selected.entries {
             files::remove_file(&store.layout().entry(fingerprint))?;
@@ -143,8 +152,43 @@ pub fn collect(
         for artifact in &selected.artifacts {
             store.remove_object(artifact)?;
         }
+        remove_file_lists(store, &candidates, &selected)?;
     }
     Ok(selected)
+}
+
+/// Checkpoints whose stage is done, or that are old; never those of a stage at work.
+fn checkpoints(store: &Store) -> Result<BTreeSet<Digest>, CacheError> {
+    let mut found = BTreeSet::new();
+    for name in files::list(&store.layout().work_root())? {
+        let Ok(fingerprint) = name.parse::<Digest>() else { continue };
+        if LockFile::try_acquire(&store.layout().lock(&fingerprint))?.is_err() {
+            continue;
+        }
+        let (_, touched) = files::size_and_mtime(&store.layout().work(&fingerprint))?;
+        let age = Timestamp::now().seconds() - touched / 1_000_000_000;
+        if files::exists(&store.layout().entry(&fingerprint)) || age > GIVEN_UP_AFTER {
+            found.insert(fingerprint);
+        }
+    }
+    Ok(found)
+}
+
+/// Lists of files of sources that no entry was made from any more.
+fn remove_file_lists(store: &Store, candidates: &[Candidate], selected: &Selected) -> Result<(), CacheError> {
+    let mut wanted = BTreeSet::new();
+    for candidate in candidates.iter().filter(|candidate| !selected.entries.contains(&candidate.fingerprint)) {
+        if let Ok(Some(entry)) = store.entry(&candidate.fingerprint) {
+            wanted.extend(entry.fingerprint.sources.into_values());
+        }
+    }
+    for name in files::list(&store.layout().sources())? {
+        let tree = name.strip_suffix(".tree").and_then(|name| name.parse::<Digest>().ok());
+        if tree.is_some_and(|tree| !wanted.contains(&tree)) {
+            files::remove_file(&store.layout().sources().join(&name))?;
+        }
+    }
+    Ok(())
 }
 
 /// What living processes use.

@@ -49,12 +49,7 @@ impl Project {
             None => start.ancestors().find(|dir| dir.join(CACHE_DIR_NAME).is_dir()).unwrap_or(&start).to_path_buf(),
         };
         let cache_dir = match cache_dir {
-            // Made now, so that its name can be resolved like the root's: links between them are relative.
-            Some(dir) => {
-                let dir = start.join(dir);
-                files::create_dir_all(&dir)?;
-                files::canonicalize(&dir)?
-            }
+            Some(dir) => resolve(&start.join(dir)),
             None => root.join(CACHE_DIR_NAME),
         };
         Ok(Self { root, cache_dir })
@@ -68,6 +63,16 @@ impl Project {
     /// A path for people: relative to the project where it lies inside.
     pub fn display<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
+
+/// The path without links and `..`, as far as it exists: links between cache and `runs/` are relative.
+fn resolve(path: &Path) -> PathBuf {
+    let parent = || Some((path.parent()?, path.file_name()?));
+    match (files::canonicalize(path), parent()) {
+        (Ok(path), _) => path,
+        (Err(_), Some((parent, name))) => resolve(parent).join(name),
+        (Err(_), None) => path.to_path_buf(),
     }
 }
 
@@ -142,6 +147,11 @@ impl Layout {
     /// Digests of files outside.
     pub fn sources(&self) -> PathBuf {
         self.root.join("sources")
+    }
+
+    /// The list of files of one state of a source.
+    pub fn source_tree(&self, tree: &Digest) -> PathBuf {
+        self.sources().join(format!("{tree}.tree"))
     }
 
     /// History of runs.

@@ -16,6 +16,6 @@ pub use artifact::{FileRecord, Manifest};
 pub use cache_error::CacheError;
 pub use entry::{CacheEntry, Provenance};
 pub use layout::{Layout, Project};
-pub use source_index::{SourceContent, Sources};
+pub use source_index::{SourceContent, Sources, TreeDiff};
 pub use store::{CacheStatus, Store};
 pub use workspace::Workspace;

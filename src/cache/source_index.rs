@@ -4,7 +4,9 @@
 //! tree costs one `stat` a file and nothing is read.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
+    fmt,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -99,6 +101,62 @@ impl Sources {
     }
 }
 
+/// Which files of a tree differ from another state of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TreeDiff {
+    /// Files that are new.
+    pub added: Vec<String>,
+    /// Files that are gone.
+    pub removed: Vec<String>,
+    /// Files with another content.
+    pub changed: Vec<String>,
+}
+
+impl TreeDiff {
+    /// Compares two states by their digests; `None` if the list of files of either is not kept.
+    pub fn load(layout: &Layout, old: &Digest, new: &Digest) -> Option<Self> {
+        let read = |digest: &Digest| files::read_if_exists(&layout.source_tree(digest)).ok().flatten();
+        let (old, new) = (read(old)?, read(new)?);
+        let (old, new) = (Index::parse(&old)?, Index::parse(&new)?);
+        let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let mut diff = Self::default();
+        let (mut i, mut j) = (0, 0);
+        while i < old.len() || j < new.len() {
+            let order = match (i < old.len(), j < new.len()) {
+                (true, true) => old.name(i).cmp(new.name(j)),
+                (true, false) => Ordering::Less,
+                _ => Ordering::Greater,
+            };
+            match order {
+                Ordering::Less => diff.removed.push(name(old.name(i))),
+                Ordering::Greater => diff.added.push(name(new.name(j))),
+                Ordering::Equal if old.record(i).digest != new.record(j).digest => diff.changed.push(name(new.name(j))),
+                Ordering::Equal => {}
+            }
+            i += usize::from(order != Ordering::Greater);
+            j += usize::from(order != Ordering::Less);
+        }
+        Some(diff)
+    }
+}
+
+impl fmt::Display for TreeDiff {
+    /// `2 added, 1 changed: sea/1.jpg, sea/2.jpg, …`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        let kinds = [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)];
+        let kinds: Vec<_> = kinds.into_iter().filter(|(_, names)| !names.is_empty()).collect();
+        let counts: Vec<_> = kinds.iter().map(|(word, names)| format!("{} {word}", names.len())).collect();
+        let all: Vec<&str> = kinds.iter().flat_map(|(_, names)| names.iter().map(String::as_str)).collect();
+        let dots = if all.len() > SHOWN { ", …" } else { "" };
+        let shown: Vec<_> = all.into_iter().filter(|name| !name.is_empty()).take(SHOWN).collect();
+        match shown.is_empty() {
+            true => write!(f, "{}", counts.join(", ")),
+            false => write!(f, "{}: {}{dots}", counts.join(", "), shown.join(", ")),
+        }
+    }
+}
+
 /// Walks a tree, hashes what the index does not know, and writes the index if that was anything.
 fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, FsError> {
     let walked = walk(root, ignore)?;
@@ -137,7 +195,11 @@ fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, F
     }
     let tree = hasher.finish();
     // A cache that cannot be written makes the next run slower, not wrong.
-    let _ = files::write_atomic_unsynced(&index_path, &render(&walked, records, tree));
+    if files::write_atomic_unsynced(&index_path, &render(&walked, records, tree)).is_ok() {
+        // The same bytes under the tree's digest say later which files differ. The index is replaced, never
+        // written to, so the other name keeps them.
+        let _ = files::hard_link(&index_path, &layout.source_tree(&tree));
+    }
     Ok(content(tree))
 }
 
@@ -327,6 +389,20 @@ mod tests {
             let after = fixture.scan();
             assert_eq!((after.digest, after.num_read), (before.digest, 2));
         }
+    }
+
+    #[test]
+    fn two_states_are_compared_file_by_file() {
+        let fixture = Fixture::new();
+        let before = fixture.scan().digest;
+        fixture.write("b/2.png", "2wo");
+        fixture.write("b/3.png", "three");
+        fs::remove_file(fixture.root().join("a/1.png")).unwrap();
+        let after = fixture.scan().digest;
+        let diff = TreeDiff::load(&fixture.layout, &before, &after).unwrap();
+        assert_eq!(diff.to_string(), "1 added, 1 removed, 1 changed: b/3.png, a/1.png, b/2.png");
+        assert_eq!(TreeDiff::load(&fixture.layout, &after, &after), Some(TreeDiff::default()));
+        assert_eq!(TreeDiff::load(&fixture.layout, &Digest::of(b"x"), &after), None);
     }
 
     #[test]

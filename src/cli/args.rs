@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    Session, cache, completions, doctor, explain, init, log, metrics, plan, run as run_command, schema, status,
+    Session, cache, completions, doctor, explain, graph, init, log, metrics, plan, run as run_command, schema, status,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -99,6 +99,8 @@ pub enum Command {
     Plan(plan::PlanArgs),
     /// Say why a stage would run, field by field.
     Explain(explain::ExplainArgs),
+    /// Draw the graph of stages.
+    Graph(graph::GraphArgs),
     /// Say which stages are up to date and what they led to.
     Status(status::StatusArgs),
     /// Show headline figures, or compare them with another state of the lockfile.
@@ -128,6 +130,7 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Run(args) => run_command::run(&args, session),
         Command::Plan(args) => plan::run(&args, session),
         Command::Explain(args) => explain::run(&args, session),
+        Command::Graph(args) => graph::run(&args, session),
         Command::Status(args) => status::run(&args, session),
         Command::Metrics(args) => metrics::run(&args, session),
         Command::Log(args) => log::run(&args, session),

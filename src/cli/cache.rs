@@ -173,10 +173,14 @@ fn collect(project: &Project, store: &Store, args: &GcArgs, session: &Session) -
             "artifacts": selected.artifacts,
             "freed_bytes": selected.freed,
             "kept_bytes": selected.kept,
+            "checkpoints": selected.checkpoints,
         }));
     }
     for artifact in &selected.artifacts {
         session.print(&format!("{artifact}\n"))?;
+    }
+    if !selected.checkpoints.is_empty() {
+        session.note(&format!("checkpoints of {} stages that are done or given up", selected.checkpoints.len()));
     }
     let word = if args.dry_run { "would be freed" } else { "freed" };
     let (count, freed, kept) = (selected.artifacts.len(), text::bytes(selected.freed), text::bytes(selected.kept));

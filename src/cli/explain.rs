@@ -6,10 +6,11 @@ use super::{PipelineArgs, Session, load, run::RealExecutor};
 use crate::{
     cache::CacheEntry,
     error::Error,
+    graph::StageGraph,
     lockfile::Lockfile,
     runner::{
         Cancel, PlannedStage, RunOptions, Runner, Selection, Verdict, console::headline_figures, event::SilentObserver,
-        order, text,
+        text,
     },
 };
 
@@ -59,13 +60,8 @@ pub fn run(args: &ExplainArgs, session: &Session) -> Result<(), Error> {
     let fingerprint = fingerprint.or_else(|| lockfile.stages.get(&args.stage).map(|stage| stage.fingerprint));
     let last = fingerprint.and_then(|fingerprint| store.entry(&fingerprint).ok().flatten());
 
-    let order = order::topological(&pipeline);
-    let followers = order::with_descendants(&order, &[args.stage.as_str()].into());
-    let followers: Vec<_> = order
-        .iter()
-        .map(|stage| stage.name.as_str())
-        .filter(|name| followers.contains(name) && *name != args.stage)
-        .collect();
+    let graph = StageGraph::build(&pipeline)?;
+    let followers = graph.descendants(&args.stage);
     session.print(&render(&planned, last.as_ref(), &followers, session))
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{PipelineArgs, Session};
 use crate::{
     cache::Project,
-    config::Pipeline,
-    error::{ConfigFailure, Error},
+    config::{Pipeline, load_pipeline},
+    error::Error,
     fs::files,
 };
 
@@ -17,7 +17,13 @@ use crate::{
 pub fn load(args: &PipelineArgs, session: &Session) -> Result<Pipeline, Error> {
     let path = find(args.pipeline.as_deref(), session)?;
     let bytes = files::read(&path)?;
-    parse(&path, &bytes, &args.set)
+    let loaded = load_pipeline(&path, &bytes, &args.set, &|name| std::env::var(name).ok())?;
+    for warning in loaded.warnings {
+        let record = warning.record();
+        let help = record.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        session.warn(&format!("{}:{}:{}: {}{help}", record.file, record.line, record.column, record.message));
+    }
+    Ok(loaded.pipeline)
 }
 
 /// The given file, or the one that there is no doubt about.
@@ -72,68 +78,4 @@ fn similar(path: &Path) -> Option<String> {
         .min_by_key(|name| strsim::levenshtein(name, &wanted))?;
     let close = strsim::normalized_levenshtein(near, &wanted) > 0.5;
     close.then(|| format!("did you mean `{}`?", folder.join(near).display()))
-}
-
-// Stands in for `config::load_pipeline` until that is here: no places, no substitution, first mistake only.
-fn parse(path: &Path, bytes: &[u8], _set: &[String]) -> Result<Pipeline, Error> {
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
-
-    use crate::{
-        config::Stage,
-        stage::{StageConfig, StageKind},
-    };
-
-    #[derive(Deserialize)]
-    struct PipelineText {
-        name: Option<String>,
-        #[serde(default)]
-        seed: u64,
-        stages: serde_yaml::Mapping,
-    }
-    #[derive(Deserialize)]
-    struct StageText {
-        uses: StageKind,
-        #[serde(default)]
-        inputs: BTreeMap<String, serde_json::Value>,
-        #[serde(default)]
-        with: serde_json::Value,
-        seed: Option<u64>,
-    }
-    let failure = |message: String| {
-        let summary = format!("`{}`: {message}", path.display());
-        Error::Config(ConfigFailure { rendered: format!("error: {summary}"), summary })
-    };
-    let text: PipelineText = serde_yaml::from_slice(bytes).map_err(|error| failure(error.to_string()))?;
-    let mut stages = Vec::new();
-    for (name, value) in text.stages {
-        let name = name.as_str().unwrap_or_default().to_owned();
-        let stage: StageText = serde_yaml::from_value(value).map_err(|error| failure(format!("{name}: {error}")))?;
-        let with = if stage.with.is_null() { serde_json::json!({}) } else { stage.with };
-        let config = match stage.uses {
-            StageKind::Ingest => serde_json::from_value(with).map(StageConfig::Ingest),
-            StageKind::Augment => serde_json::from_value(with).map(StageConfig::Augment),
-            StageKind::Pretrain => serde_json::from_value(with).map(StageConfig::Pretrain),
-            StageKind::Extract => serde_json::from_value(with).map(StageConfig::Extract),
-            StageKind::Fit => serde_json::from_value(with).map(StageConfig::Fit),
-            StageKind::Report => serde_json::from_value(with).map(StageConfig::Report),
-            StageKind::Command => serde_json::from_value(with).map(StageConfig::Command),
-        };
-        let config = config.map_err(|error| failure(format!("{name}: {error}")))?;
-        let inputs = stage.inputs.into_iter().map(|(key, value)| {
-            let names = match value {
-                serde_json::Value::Array(items) => {
-                    items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
-                }
-                value => value.as_str().map(str::to_owned).into_iter().collect(),
-            };
-            (key, names)
-        });
-        let seed = stage.seed.unwrap_or(text.seed);
-        stages.push(Stage { name, config, inputs: inputs.collect(), seed, places: BTreeMap::new() });
-    }
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = text.name.or(stem).unwrap_or_default();
-    Ok(Pipeline { name, seed: text.seed, path: path.to_path_buf(), stages })
 }

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod completions;
 pub mod doctor;
 pub mod explain;
+pub mod graph;
 pub mod init;
 pub mod load;
 pub mod log;

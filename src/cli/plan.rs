@@ -7,6 +7,7 @@ use super::{
     run::{RealExecutor, SelectionArgs},
 };
 use crate::{
+    config::Pipeline,
     error::Error,
     runner::{
         Cancel, Plan, RunOptions, Runner, Verdict,
@@ -33,7 +34,8 @@ pub struct PlanArgs {
 /// # Errors
 /// When the pipeline is wrong, a source is missing or the cache cannot be read.
 pub fn run(args: &PlanArgs, session: &Session) -> Result<(), Error> {
-    let plan = make(&args.pipeline, &args.selection.options(), session)?;
+    let pipeline = load::load(&args.pipeline, session)?;
+    let plan = make(&pipeline, &args.selection.options(), session)?;
     if session.json() {
         return session.print_json(&plan);
     }
@@ -44,8 +46,7 @@ pub fn run(args: &PlanArgs, session: &Session) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn make(pipeline: &PipelineArgs, options: &RunOptions, session: &Session) -> Result<Plan, Error> {
-    let pipeline = load::load(pipeline, session)?;
+pub fn make(pipeline: &Pipeline, options: &RunOptions, session: &Session) -> Result<Plan, Error> {
     let (project, store) = session.open()?;
     let runner = Runner {
         project: &project,
@@ -54,7 +55,7 @@ pub fn make(pipeline: &PipelineArgs, options: &RunOptions, session: &Session) ->
         observer: &SilentObserver,
         cancel: &Cancel::default(),
     };
-    Ok(runner.plan(&pipeline, options)?)
+    Ok(runner.plan(pipeline, options)?)
 }
 
 /// The plan for people.

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::Session;
-use crate::{error::Error, lockfile::Lockfile, runner::event::EventLine};
+use crate::{config::render_schema, error::Error, lockfile::Lockfile, runner::event::EventLine};
 
 /// Arguments of `schema`.
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,8 @@ pub struct SchemaArgs {
 /// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// Pipeline files.
+    Pipeline,
     /// Lockfiles.
     Lockfile,
     /// The lines of `run --json`.
@@ -28,6 +30,7 @@ pub enum Format {
 /// When stdout cannot be written.
 pub fn run(args: &SchemaArgs, session: &Session) -> Result<(), Error> {
     let schema = match args.format {
+        Format::Pipeline => return session.print(&render_schema()),
         Format::Lockfile => schemars::schema_for!(Lockfile),
         Format::Events => schemars::schema_for!(EventLine<'_>),
     };

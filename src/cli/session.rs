@@ -15,6 +15,7 @@ use crate::{
     runner::{
         RunEvent, RunObserver, RunnerError,
         console::{Console, ConsoleStyle, JsonLines, Paint},
+        event::Mistake,
         runner_error::chain,
     },
 };
@@ -157,18 +158,23 @@ impl Session {
         if matches!(error, Error::BrokenPipe) {
             return;
         }
-        if let Error::Config(failure) = error
+        if let Error::Config(errors) = error
             && !self.json()
         {
-            let _ = writeln!(io::stderr(), "{}", failure.rendered.trim_end());
+            let width = std::env::var("COLUMNS").ok().and_then(|width| width.parse().ok()).unwrap_or(100);
+            let _ = writeln!(io::stderr(), "{}", errors.render(self.stderr_color(), width).trim_end());
             return;
         }
         let message = match error {
             // Its lines are complete sentences, one for each stage or source.
             Error::Runner(RunnerError::StagesFailed { .. } | RunnerError::Sources { .. }) => error.to_string(),
-            Error::Config(failure) => failure.rendered.clone(),
             error => chain(error),
         };
-        self.observer().on_event(&RunEvent::Error { message, help: error.help(), exit_code: error.exit_code() });
+        let mistakes = match error {
+            Error::Config(errors) => errors.records().into_iter().map(Mistake::from).collect(),
+            _ => vec![],
+        };
+        let (help, exit_code) = (error.help(), error.exit_code());
+        self.observer().on_event(&RunEvent::Error { message, help, exit_code, mistakes });
     }
 }

@@ -38,7 +38,7 @@ struct StageStatus {
 /// As [`plan::run`].
 pub fn run(args: &StatusArgs, session: &Session) -> Result<(), Error> {
     let pipeline = load::load(&args.pipeline, session)?;
-    let plan = plan::make(&args.pipeline, &crate::runner::RunOptions::default(), session)?;
+    let plan = plan::make(&pipeline, &crate::runner::RunOptions::default(), session)?;
     let (project, store) = session.open()?;
     let lockfile = Lockfile::load(&Lockfile::path_for(&pipeline.path))?;
     let mut statuses = Vec::new();

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::{StageFingerprint, canonical};
 use crate::digest::Digest;
 
+/// Before the key of a source whose content differs.
+pub const CONTENT_OF: &str = "content of ";
+
 /// One field that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +24,9 @@ pub struct FieldChange {
     /// The value now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<String>,
+    /// For content: which files differ, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
     /// `file:line` of the value now, where the file says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
@@ -28,7 +34,7 @@ pub struct FieldChange {
 
 impl FieldChange {
     fn new(key: impl Into<String>, old: Option<String>, new: Option<String>) -> Self {
-        Self { key: key.into(), old, new, place: None }
+        Self { key: key.into(), old, new, details: None, place: None }
     }
 }
 
@@ -74,7 +80,7 @@ pub fn diff_own(old: &StageFingerprint, new: &StageFingerprint) -> Vec<FieldChan
     for key in keys {
         let (before, after) = (old.sources.get(key), new.sources.get(key));
         if before != after {
-            let key = format!("content of with.{key}");
+            let key = format!("{CONTENT_OF}with.{key}");
             changes.push(FieldChange::new(key, before.map(Digest::short), after.map(Digest::short)));
         }
     }

@@ -272,6 +272,17 @@ pub fn read_link(path: &Path) -> Option<PathBuf> {
     fs::read_link(path).ok()
 }
 
+/// Gives a file a second name, unless that is taken.
+///
+/// # Errors
+/// When the file system cannot do that.
+pub fn hard_link(path: &Path, name: &Path) -> Result<(), FsError> {
+    match fs::hard_link(path, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(FsError::at("link", name)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Points a symbolic link at `target`, atomically replacing an older link.
 ///
 /// # Errors

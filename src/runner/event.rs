@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::PlannedStage;
 pub use crate::cache::history::Outcome;
-use crate::{digest::Digest, fs::LockHolder, sys::Timestamp};
+use crate::{config::ErrorRecord, digest::Digest, fs::LockHolder, sys::Timestamp};
 
 /// Version of the events. Raised when a field changes its meaning or goes away; new fields and events may come
 /// without it.
@@ -167,6 +167,8 @@ pub enum RunEvent {
         help: Option<String>,
         /// Exit code of the process.
         exit_code: u8,
+        /// What is wrong in the pipeline file, where that is the reason.
+        mistakes: Vec<Mistake>,
     },
 }
 
@@ -178,6 +180,30 @@ pub enum Level {
     Info,
     /// The user may want to change something.
     Warning,
+}
+
+/// A mistake in a pipeline file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Mistake {
+    /// Stable name, such as `config::unknown_key`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to change, if we know.
+    pub help: Option<String>,
+    /// The pipeline file, or `--set` and its key.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+impl From<ErrorRecord> for Mistake {
+    fn from(record: ErrorRecord) -> Self {
+        let ErrorRecord { code, message, help, file, line, column } = record;
+        Self { code, message, help, file, line, column }
+    }
 }
 
 /// Who holds a lock.

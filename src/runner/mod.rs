@@ -8,11 +8,13 @@ pub mod console;
 pub mod event;
 pub mod execute;
 pub mod links;
-pub mod order;
 pub mod plan;
 pub mod planner;
 pub mod runner_error;
 pub mod selection;
+mod stage_run;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod text;
 
 pub use cancel::Cancel;

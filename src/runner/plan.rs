@@ -8,7 +8,10 @@ use crate::{
     cache::CacheStatus,
     config::{Place, Stage},
     digest::Digest,
-    fingerprint::{FieldChange, StageFingerprint, diff},
+    fingerprint::{
+        FieldChange, StageFingerprint,
+        diff::{self, CONTENT_OF},
+    },
     stage::StageKind,
 };
 
@@ -136,16 +139,28 @@ pub fn decide(findings: &Findings<'_>) -> Verdict {
 impl Verdict {
     /// Adds to each change where the file says the new value.
     pub fn locate(&mut self, stage: &Stage, file: &str) {
-        let (Self::Run { reason: Reason::Changed { changes } } | Self::Unknown { changes, .. }) = self else { return };
-        for change in changes {
+        for change in self.changes_mut() {
             change.place = place_of(stage, &change.key).map(|place| format!("{file}:{}", place.line));
+        }
+    }
+
+    /// Whether the cache has the artifact.
+    pub fn is_hit(&self) -> bool {
+        matches!(self, Self::Hit { .. })
+    }
+
+    /// What differs between the stage's last run and now.
+    pub fn changes_mut(&mut self) -> &mut [FieldChange] {
+        match self {
+            Self::Run { reason: Reason::Changed { changes } } | Self::Unknown { changes, .. } => changes,
+            Self::Hit { .. } | Self::Run { .. } => &mut [],
         }
     }
 }
 
 /// Where a key stands in the file, or else the nearest one around it.
 pub fn place_of(stage: &Stage, key: &str) -> Option<Place> {
-    let mut key = key.strip_prefix("content of ").unwrap_or(key);
+    let mut key = key.strip_prefix(CONTENT_OF).unwrap_or(key);
     loop {
         if let Some(place) = stage.places.get(key) {
             return Some(*place);

@@ -1,19 +1,25 @@
 //! Finds out what a decision about a stage rests on: sources, cache, lockfile.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::{
-    PlannedStage, RunnerError, Verdict, order,
+    PlannedStage, RunnerError, Verdict,
     plan::{Findings, decide, place_of},
     runner_error::SourceProblem,
     selection::Selected,
 };
 use crate::{
-    cache::{CacheEntry, CacheStatus, Project, Sources, Store},
-    config::{Pipeline, Stage},
+    cache::{CacheEntry, CacheStatus, Project, Sources, Store, TreeDiff},
+    config::{Pipeline, Stage, resolved::RenderError},
     digest::Digest,
     eval::FitConfig,
-    fingerprint::{StageFingerprint, diff},
+    fingerprint::{
+        StageFingerprint,
+        diff::{self, CONTENT_OF},
+    },
     fs::Ignore,
     lockfile::Lockfile,
     stage::{
@@ -94,16 +100,22 @@ impl Planner<'_> {
     pub fn decide(&self, stage: &Stage, known: &Known, forced: bool) -> Result<Decision, RunnerError> {
         let locked = self.lockfile.stages.get(&stage.name).map(|stage| stage.fingerprint);
         let sources = self.source_digests(stage)?;
-        let parameters = |source: serde_json::Error| RunnerError::Parameters { stage: stage.name.clone(), source };
+        let parameters = |source: serde_json::Error| {
+            RunnerError::Parameters(RenderError::Json { stage: stage.name.clone(), source })
+        };
 
         let waits_for: Vec<String> =
-            order::parents(stage).into_iter().filter(|name| !known.contains_key(*name)).map(str::to_owned).collect();
+            parents(stage).into_iter().filter(|name| !known.contains_key(*name)).map(str::to_owned).collect();
         if !waits_for.is_empty() {
             let own = StageFingerprint::new(stage, BTreeMap::new(), sources).map_err(parameters)?;
             let previous = self.previous_entry(stage, locked)?;
             let last_seconds = previous.as_ref().map(|entry| entry.provenance.wall_seconds);
-            let changes = previous.map(|entry| diff::diff_own(&entry.fingerprint, &own)).unwrap_or_default();
-            let planned = self.planned(stage, Verdict::Unknown { waits_for, changes }, None, last_seconds);
+            let changes = previous.as_ref().map(|entry| diff::diff_own(&entry.fingerprint, &own)).unwrap_or_default();
+            let mut verdict = Verdict::Unknown { waits_for, changes };
+            if let Some(entry) = &previous {
+                self.name_changed_files(&mut verdict, &entry.fingerprint, &own);
+            }
+            let planned = self.planned(stage, verdict, None, last_seconds);
             return Ok(Decision { planned, fingerprint: None, status: CacheStatus::Miss });
         }
 
@@ -115,7 +127,7 @@ impl Planner<'_> {
             CacheStatus::Hit(_) => None,
             _ => self.previous_entry(stage, locked)?,
         };
-        let verdict = decide(&Findings {
+        let mut verdict = decide(&Findings {
             fingerprint: &fingerprint,
             digest,
             status: &status,
@@ -123,6 +135,9 @@ impl Planner<'_> {
             previous: previous.as_ref().map(|entry| &entry.fingerprint),
             forced: forced || self.no_cache,
         });
+        if let Some(entry) = &previous {
+            self.name_changed_files(&mut verdict, &entry.fingerprint, &fingerprint);
+        }
         let last_seconds = match &status {
             CacheStatus::Hit(entry) => Some(entry.provenance.wall_seconds),
             _ => previous.as_ref().map(|entry| entry.provenance.wall_seconds),
@@ -147,6 +162,18 @@ impl Planner<'_> {
             decisions.push(decision);
         }
         Ok(decisions)
+    }
+
+    /// Says which files of a source differ, where the lists of both states are kept.
+    fn name_changed_files(&self, verdict: &mut Verdict, old: &StageFingerprint, new: &StageFingerprint) {
+        for change in verdict.changes_mut() {
+            let key = change.key.strip_prefix(CONTENT_OF).and_then(|key| key.strip_prefix("with."));
+            if let Some(key) = key
+                && let (Some(old), Some(new)) = (old.sources.get(key), new.sources.get(key))
+            {
+                change.details = TreeDiff::load(self.store.layout(), old, new).map(|diff| diff.to_string());
+            }
+        }
     }
 
     fn planned(
@@ -215,6 +242,11 @@ impl Planner<'_> {
     fn source_path(&self, input: &ExternalInput) -> PathBuf {
         self.project.root.join(&input.path)
     }
+}
+
+/// Names of the stages that a stage needs, each once.
+pub fn parents(stage: &Stage) -> BTreeSet<&str> {
+    stage.inputs.values().flatten().map(String::as_str).collect()
 }
 
 fn ignore_for(stage: &Stage) -> Ignore {

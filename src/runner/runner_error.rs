@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::{cache::CacheError, fs::FsError, lockfile::LockfileError, stage::StageError};
+use crate::{
+    cache::CacheError, config::resolved::RenderError, fs::FsError, graph::GraphError, lockfile::LockfileError,
+    stage::StageError,
+};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +47,12 @@ pub enum RunnerError {
     /// The lockfile cannot be used.
     #[error(transparent)]
     Lockfile(#[from] LockfileError),
-    /// A parameter that JSON cannot express.
-    #[error("parameters of stage `{stage}` cannot be written down")]
-    Parameters {
-        /// Which stage.
-        stage: String,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
+    /// A parameter that cannot be written down.
+    #[error(transparent)]
+    Parameters(#[from] RenderError),
+    /// Stages do not form a graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
 }
 
 /// A file or folder outside the cache that is not as it must be.
@@ -164,7 +165,7 @@ impl RunnerError {
             Self::Cache(error) => error.help().map(str::to_owned),
             Self::Fs(error) => error.help().map(str::to_owned),
             Self::Lockfile(error) => error.help().map(str::to_owned),
-            Self::Parameters { .. } => None,
+            Self::Parameters(_) | Self::Graph(_) => None,
         }
     }
 }

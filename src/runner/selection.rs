@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{RunnerError, order};
-use crate::config::{Pipeline, Stage};
+use super::RunnerError;
+use crate::{
+    config::{Pipeline, Stage},
+    graph::StageGraph,
+};
 
 /// Which stages a run is about, by name or pattern (`*` and `?`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,16 +34,21 @@ impl Selection {
     /// # Errors
     /// When a pattern matches no stage.
     pub fn apply<'a>(&self, pipeline: &'a Pipeline) -> Result<Selected<'a>, RunnerError> {
-        let order = order::topological(pipeline);
-        let mut wanted = BTreeSet::new();
-        if self.stages.is_empty() && self.from.is_empty() {
-            wanted.extend(order.iter().map(|stage| stage.name.as_str()));
+        let graph = StageGraph::build(pipeline)?;
+        let mut wanted: BTreeSet<&str> = matching(pipeline, &self.stages)?;
+        for name in matching(pipeline, &self.from)? {
+            wanted.insert(name);
+            wanted.extend(graph.descendants(name));
         }
-        wanted.extend(order::with_ancestors(&order, &matching(pipeline, &self.stages)?));
-        let from = order::with_descendants(&order, &matching(pipeline, &self.from)?);
-        wanted.extend(order::with_ancestors(&order, &from));
+        let everything = self.stages.is_empty() && self.from.is_empty();
+        let needed: BTreeSet<&str> = wanted.iter().flat_map(|name| graph.ancestors(name)).collect();
         let forced = matching(pipeline, &self.force)?;
-        let stages = order.into_iter().filter(|stage| wanted.contains(stage.name.as_str())).collect();
+        let stages = graph
+            .order()
+            .into_iter()
+            .filter(|name| everything || wanted.contains(name) || needed.contains(name))
+            .filter_map(|name| pipeline.stage(name))
+            .collect();
         Ok(Selected { stages, forced })
     }
 }
@@ -48,15 +56,10 @@ impl Selection {
 fn matching<'a>(pipeline: &'a Pipeline, patterns: &[String]) -> Result<BTreeSet<&'a str>, RunnerError> {
     let mut names = BTreeSet::new();
     for pattern in patterns {
-        let before = names.len();
-        let mut any = false;
-        for stage in &pipeline.stages {
-            if matches(pattern, &stage.name) {
-                names.insert(stage.name.as_str());
-                any = true;
-            }
-        }
-        if names.len() == before && !any {
+        let found = pipeline.stages.iter().map(|stage| stage.name.as_str()).filter(|name| matches(pattern, name));
+        let found: Vec<_> = found.collect();
+        names.extend(&found);
+        if found.is_empty() {
             return Err(RunnerError::UnknownStage {
                 pattern: pattern.clone(),
                 known: pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
@@ -89,7 +92,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::execute::tests::pipeline;
+    use crate::runner::tests::pipeline;
 
     fn names(selection: &Selection) -> Vec<String> {
         let pipeline = pipeline(&[("a", &[]), ("b", &["a"]), ("c", &["b"]), ("d", &["a"]), ("e", &[])]);

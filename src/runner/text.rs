@@ -64,7 +64,10 @@ pub fn change(change: &FieldChange) -> String {
             (value(old), value(new))
         }
     };
-    format!("`{}` {old} → {new}{place}", change.key)
+    match &change.details {
+        Some(details) => format!("`{}` {details}{place}", change.key),
+        None => format!("`{}` {old} → {new}{place}", change.key),
+    }
 }
 
 /// A long value is cut to what stands around the first difference.
@@ -111,7 +114,7 @@ mod tests {
     fn changes_show_the_difference_of_long_values() {
         let at = |old: &str, new: &str| {
             let (old, new) = (Some(old.to_owned()), Some(new.to_owned()));
-            change(&FieldChange { key: "with.run[2]".into(), old, new, place: Some("p.yaml:3".into()) })
+            change(&FieldChange { key: "with.run[2]".into(), old, new, details: None, place: Some("p.yaml:3".into()) })
         };
         assert_eq!(at("100", "200"), "`with.run[2]` 100 → 200 (p.yaml:3)");
         let long = |word: &str| format!("{}{word}{}", "x".repeat(100), "y".repeat(100));

@@ -1,0 +1,107 @@
+//! The commands around `run`.
+
+use std::process::Command;
+
+use crate::fixture::Project;
+
+#[test]
+fn explain_names_the_field_with_both_values_and_the_line() {
+    let project = Project::with_two_stages();
+    project.call(&["explain", "count"]).ok().prints("may run: not if `words` leads to the same content as before");
+    project.call(&["run"]).ok();
+    project.call(&["explain", "count"]).ok().prints("is up to date");
+    project.edit("pipelines/words.yaml", "wc -w", "wc -c");
+    let called = project.call(&["explain", "pipelines/words.yaml", "count"]).ok();
+    insta::assert_snapshot!("explain_changed", called.stdout);
+    project.call(&["explain", "nothing"]).code(2);
+}
+
+#[test]
+fn status_tells_current_from_stale() {
+    let project = Project::with_two_stages();
+    project.call(&["status"]).ok().prints("new");
+    project.call(&["run"]).ok();
+    project.edit("pipelines/words.yaml", "wc -w", "wc -c");
+    let called = project.call(&["status"]).ok();
+    insta::assert_snapshot!("status", called.stdout);
+}
+
+#[test]
+fn metrics_compare_with_a_git_revision_and_with_a_file() {
+    let project = Project::with_two_stages();
+    let git = |args: &[&str]| {
+        let status = Command::new("git")
+            .current_dir(project.root())
+            .args(["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"])
+            .args(args)
+            .output()
+            .unwrap()
+            .status;
+        assert!(status.success(), "git {args:?}");
+    };
+    project.call(&["run"]).ok();
+    git(&["init", "-q"]);
+    git(&["add", "pipelines"]);
+    git(&["commit", "-qm", "first"]);
+    std::fs::copy(project.path("pipelines/words.lock"), project.path("old.lock")).unwrap();
+    project.put("data/words.txt", "one two three four five\n");
+    project.call(&["run"]).ok();
+    for reference in ["HEAD", "old.lock"] {
+        let called = project.call(&["metrics", "--compare", reference]).ok();
+        assert_eq!(
+            called.stdout,
+            "stage  metric       before  now  change\ncount  count/words  3       5    +2.0000\n"
+        );
+    }
+    project.call(&["metrics", "--compare", "no-such-branch"]).code(2).says("no-such-branch");
+    project.call(&["metrics", "--compare", "--output=x"]).code(2);
+}
+
+#[test]
+fn log_shows_runs_newest_first() {
+    let project = Project::with_two_stages();
+    project.call(&["log"]).ok().says("no runs yet");
+    project.call(&["run"]).ok();
+    project.edit("pipelines/words.yaml", "n=$(wc -w", "exit 3; n=$(wc -w");
+    project.call(&["run"]).code(1);
+    let called = project.call(&["log"]).ok();
+    let lines: Vec<_> = called.stdout.lines().collect();
+    assert!(lines.len() == 3 && lines[1].contains("failed: count") && lines[2].contains("done"), "{}", called.stdout);
+    assert_eq!(project.call(&["log", "other"]).ok().stdout, "");
+}
+
+#[test]
+fn graphs_come_in_three_formats() {
+    let project = Project::with_two_stages();
+    project.call(&["graph"]).ok().prints("\"words\" -> \"count\"");
+    project.call(&["graph", "--format", "mermaid", "--status"]).ok().prints("flowchart");
+    project.call(&["graph", "--format", "svg", "-o", "graph.svg"]).ok();
+    assert!(project.read("graph.svg").contains("<svg"));
+}
+
+#[test]
+fn init_writes_a_pipeline_that_loads_and_never_overwrites() {
+    let project = Project::new()
+        .write("data/photos/train/sea/1.jpg", "x")
+        .write("data/photos/train/street/2.jpg", "x")
+        .write("data/photos/test/sea/3.jpg", "x");
+    let called = project.call(&["init", "data/photos", "-o", "pipelines/photos.yaml"]).ok();
+    called.says("training: 2 images, 2 classes").says("next: simsiam-pipe run pipelines/photos.yaml");
+    project.call(&["plan"]).ok().prints("photos: 2 to run, 6 depend on that, 0 cached");
+    project.call(&["init", "data/photos", "-o", "pipelines/photos.yaml"]).code(2).says("exists already");
+    project.call(&["init", "data/photos/train/sea", "-o", "flat.yaml"]).ok().says("test: none found");
+    project.call(&["plan", "flat.yaml"]).ok().prints("flat: 1 to run, 3 depend on that, 0 cached");
+    project.call(&["init", "nowhere"]).code(2);
+}
+
+#[test]
+fn doctor_and_completions_work_anywhere() {
+    let project = Project::new();
+    project.call(&["doctor"]).ok().prints("will be made by the first run");
+    assert!(!project.path(".simsiam-pipe").exists());
+    for shell in ["bash", "zsh", "fish"] {
+        project.call(&["completions", shell]).ok().prints("simsiam-pipe");
+    }
+    project.call(&["--help"]).ok().prints("Exit codes:").prints("130");
+    project.call(&["--version"]).ok().prints(env!("CARGO_PKG_VERSION"));
+}

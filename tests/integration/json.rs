@@ -1,0 +1,90 @@
+//! `--json`: what programs read.
+
+use serde_json::Value;
+
+use crate::fixture::Project;
+
+fn events(project: &Project, args: &[&str], code: i32) -> Vec<Value> {
+    let called = project.call(args).code(code);
+    let schema = project.call(&["schema", "events"]).ok();
+    let schema = serde_json::from_str(&schema.stdout).unwrap();
+    let lines: Vec<Value> = called.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &lines {
+        assert!(jsonschema::is_valid(&schema, line), "{line}");
+    }
+    lines
+}
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_run_is_a_sequence_of_events() {
+    let project = Project::with_two_stages();
+    let first = events(&project, &["run", "--json"], 0);
+    assert_eq!(
+        kinds(&first),
+        [
+            "run_started",
+            "stage_planned",
+            "stage_planned",
+            "stage_started",
+            "stage_finished",
+            "stage_planned",
+            "stage_started",
+            "stage_finished",
+            "run_finished"
+        ]
+    );
+    assert_eq!(first[7]["metrics"]["count/words"], 3.0);
+    let second = events(&project, &["run", "--json"], 0);
+    assert_eq!(second.last().unwrap()["restored"], 2);
+}
+
+#[test]
+fn the_plan_is_what_the_run_does() {
+    let project = Project::with_two_stages();
+    project.call(&["run"]).ok();
+    project.put("data/words.txt", "other\n");
+    let plan: Value = serde_json::from_str(&project.call(&["plan", "--json"]).ok().stdout).unwrap();
+    let verdicts: Vec<_> =
+        plan["stages"].as_array().unwrap().iter().map(|stage| stage["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["run", "unknown"]);
+    let dry = events(&project, &["run", "--json", "--dry-run"], 0);
+    assert_eq!(kinds(&dry), ["run_started", "stage_planned", "stage_planned"]);
+    project.executed();
+    project.call(&["run"]).ok();
+    assert_eq!(project.executed(), ["words", "count"]);
+}
+
+#[test]
+fn errors_are_events_with_places() {
+    let project = Project::with_two_stages();
+    project.edit("pipelines/words.yaml", "outputs: [words.txt]", "output: [words.txt]");
+    let lines = events(&project, &["run", "--json"], 3);
+    assert_eq!((lines[0]["event"].as_str(), lines[0]["exit_code"].as_u64()), (Some("error"), Some(3)));
+    assert_eq!(lines[0]["mistakes"][1]["line"], 8, "{}", lines[0]);
+    assert_eq!(events(&project, &["run", "nowhere.yaml", "--json"], 2)[0]["exit_code"], 2);
+}
+
+#[test]
+fn every_listing_is_one_document() {
+    let project = Project::with_two_stages();
+    project.call(&["run"]).ok();
+    for args in [
+        &["status"][..],
+        &["metrics"],
+        &["log"],
+        &["cache", "ls"],
+        &["cache", "verify"],
+        &["cache", "gc", "--dry-run"],
+        &["explain", "count"],
+        &["doctor"],
+        &["schema", "lockfile"],
+    ] {
+        let args = [args, &["--json"]].concat();
+        let called = project.call(&args).ok();
+        assert!(serde_json::from_str::<Value>(&called.stdout).is_ok(), "{args:?}: {}", called.stdout);
+    }
+}
