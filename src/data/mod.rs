@@ -1,7 +1,35 @@
-//! Images: sources, decoding, the memory-mapped store.
+//! Images: sources, decoding, the memory-mapped store, batches.
+//!
+//! ```text
+//! ImageSource (folder, CIFAR-10, synthetic scenes) ─ ingest ─▶ StoreWriter ─▶ images.safetensors + dataset.json
+//! Dataset (memory map) ─ Policy ─▶ BatchLoader ─▶ two views of each image
+//! ```
 
+pub mod cifar10;
+pub mod data_error;
+pub mod dataset;
 pub mod dataset_card;
+pub mod decode;
+pub mod evaluation_loader;
+pub mod image_folder;
+pub mod image_source;
+pub mod ingest;
 pub mod ingest_config;
+mod jpeg_end;
+pub mod labelled_loader;
+pub mod loader;
+mod prefetch;
+pub mod progress;
+pub mod scenes;
+pub mod store_writer;
 
+pub use crate::augment::ImageRef;
+pub use data_error::DataError;
+pub use dataset::Dataset;
 pub use dataset_card::{DatasetCard, SkippedFile};
+pub use evaluation_loader::load_evaluation_views;
+pub use ingest::ingest;
 pub use ingest_config::{IngestConfig, SourceConfig};
+pub use labelled_loader::{LabelledBatch, LabelledLoader, ViewSource};
+pub use loader::{BatchLoader, ViewBatch};
+pub use progress::{NoProgress, Progress};

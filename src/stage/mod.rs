@@ -5,6 +5,8 @@ pub mod context;
 pub mod external_input;
 pub mod report;
 mod report_thumbnails;
+pub mod augment;
+pub mod ingest;
 pub mod stage_config;
 pub mod stage_error;
 pub mod stage_kind;

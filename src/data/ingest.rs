@@ -1,0 +1,232 @@
+//! From a source to a dataset artifact: decode and resize in parallel, write in order.
+
+use std::{collections::BTreeMap, path::Path};
+
+use rayon::prelude::*;
+
+use super::{
+    DataError, DatasetCard, Progress, SkippedFile,
+    cifar10::Cifar10,
+    decode::OwnedImage,
+    image_folder::ImageFolder,
+    image_source::ImageSource,
+    ingest_config::{IngestConfig, OnError, ResizeConfig, SourceConfig},
+    scenes::SyntheticScenes,
+    store_writer::StoreWriter,
+};
+use crate::augment::{
+    crop::scale_shorter_side,
+    resample::{ResampleScratch, resize_image},
+};
+
+/// How many images are looked at at once.
+const WINDOW: usize = 256;
+/// How many bytes of decoded images may wait to be written.
+const WINDOW_BYTES: u64 = 256 << 20;
+
+/// Reads the images of `config.source` and writes the dataset artifact into `out_dir`.
+///
+/// # Errors
+/// When the source is not as it must be, a file is broken and `on_error` is `fail`, or writing fails.
+pub fn ingest(
+    config: &IngestConfig,
+    project_root: &Path,
+    out_dir: &Path,
+    progress: &dyn Progress,
+) -> Result<DatasetCard, DataError> {
+    let source: Box<dyn ImageSource> = match &config.source {
+        SourceConfig::ImageFolder(path) => {
+            Box::new(ImageFolder::scan(&project_root.join(path), &config.classes, progress)?)
+        }
+        SourceConfig::Cifar10(cifar) => Box::new(Cifar10::open(&project_root.join(&cifar.path), cifar)?),
+        SourceConfig::SyntheticScenes(scenes) => Box::new(SyntheticScenes::new(scenes)),
+    };
+    store_source(source.as_ref(), config, out_dir, progress)
+}
+
+/// Writes the selected images of a source into a dataset artifact.
+///
+/// # Errors
+/// As [`ingest`].
+pub fn store_source(
+    source: &dyn ImageSource,
+    config: &IngestConfig,
+    out_dir: &Path,
+    progress: &dyn Progress,
+) -> Result<DatasetCard, DataError> {
+    let (class_names, selected) = select(source, config)?;
+    let mut writer = StoreWriter::create(out_dir, class_names.clone())?;
+    let mut skipped = vec![];
+    let total = selected.len() as u64;
+    let mut done = 0;
+    for window in selected.chunks(WINDOW) {
+        for part in split_by_bytes(source, window, config) {
+            if progress.is_cancelled() {
+                return Err(DataError::Cancelled);
+            }
+            let images: Vec<Result<OwnedImage, String>> = part
+                .par_iter()
+                .map_init(ResampleScratch::default, |scratch, item| {
+                    source.decode(item.idx, config.max_pixels).map(|image| resize(image, &config.resize, scratch))
+                })
+                .collect();
+            for (item, image) in part.iter().zip(images) {
+                let name = &source.items()[item.idx].name;
+                match image {
+                    Ok(image) => writer.push(name, image.as_ref(), item.label)?,
+                    Err(reason) => match config.on_error {
+                        OnError::Fail => return Err(broken_file(name, &reason)),
+                        OnError::Skip => skipped.push(SkippedFile { file: name.clone(), reason }),
+                    },
+                }
+            }
+            done += part.len() as u64;
+            progress.images(done, total);
+        }
+    }
+    report_skipped(&skipped, total, progress);
+    if writer.is_empty() {
+        return Err(DataError::source(
+            format!(
+                "none of the {total} images can be used; the first is `{}`: {}",
+                skipped[0].file, skipped[0].reason
+            ),
+            "check that the source holds images that a viewer opens",
+        ));
+    }
+    warn_about_classes(&class_names, writer.class_counts(), progress);
+    skipped.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()));
+    writer.finish(skipped)
+}
+
+/// An image that is kept, with its label among the kept classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Selected {
+    idx: usize,
+    label: Option<u32>,
+}
+
+/// Applies `classes` and `max_per_class`.
+fn select(source: &dyn ImageSource, config: &IngestConfig) -> Result<(Vec<String>, Vec<Selected>), DataError> {
+    let known = source.class_names();
+    let class_names = if config.classes.is_empty() { known.to_vec() } else { config.classes.clone() };
+    let mut new_labels: BTreeMap<u32, u32> = BTreeMap::new();
+    for (new, name) in class_names.iter().enumerate() {
+        let old = known.iter().position(|other| other == name).ok_or_else(|| unknown_class(name, known))?;
+        if new_labels.insert(old as u32, new as u32).is_some() {
+            return Err(DataError::config(format!("class `{name}` stands twice in `classes`"), "name each class once"));
+        }
+    }
+    let mut counts: BTreeMap<Option<u32>, u32> = BTreeMap::new();
+    let mut selected = vec![];
+    for (idx, item) in source.items().iter().enumerate() {
+        let label = match item.label {
+            None => None,
+            Some(old) => match new_labels.get(&old) {
+                Some(&new) => Some(new),
+                None => continue,
+            },
+        };
+        let count = counts.entry(label).or_default();
+        if config.max_per_class == 0 || *count < config.max_per_class {
+            *count += 1;
+            selected.push(Selected { idx, label });
+        }
+    }
+    if !config.classes.is_empty() {
+        selected.sort_by_key(|item| item.label);
+    }
+    Ok((class_names, selected))
+}
+
+fn unknown_class(name: &str, known: &[String]) -> DataError {
+    if known.is_empty() {
+        return DataError::config(
+            format!("`classes` names `{name}`, but the source has no classes"),
+            "remove `classes`, or put the images of each class into a sub-folder of its own",
+        );
+    }
+    let closest = known
+        .iter()
+        .map(|other| (strsim::jaro_winkler(name, other), other))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = closest.map(|(_, other)| format!("did you mean `{other}`? ")).unwrap_or_default();
+    DataError::config(
+        format!("`classes` names `{name}`, of which the source has no images"),
+        format!("{hint}the source has `{}`", known.join("`, `")),
+    )
+}
+
+fn resize(image: OwnedImage, config: &ResizeConfig, scratch: &mut ResampleScratch) -> OwnedImage {
+    let (width, height) = target_size((image.width, image.height), config);
+    if (width, height) == (image.width, image.height) {
+        return image;
+    }
+    OwnedImage { width, height, rgb: resize_image(image.as_ref(), width, height, scratch) }
+}
+
+fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32) {
+    match config {
+        ResizeConfig::None => (width, height),
+        ResizeConfig::ShorterSide(side) if width.min(height) <= *side => (width, height),
+        ResizeConfig::ShorterSide(side) => scale_shorter_side(width, height, (*side).max(1)),
+        ResizeConfig::Exact(size) => (size.width.max(1), size.height.max(1)),
+    }
+}
+
+/// Cuts a window into parts whose decoded images fit the memory set aside for them.
+fn split_by_bytes<'w>(source: &dyn ImageSource, window: &'w [Selected], config: &IngestConfig) -> Vec<&'w [Selected]> {
+    let bytes: Vec<u64> = window
+        .par_iter()
+        .map(|item| {
+            source.dimensions_hint(item.idx).map_or(0, |size| {
+                let (width, height) = target_size(size, &config.resize);
+                3 * u64::from(width) * u64::from(height)
+            })
+        })
+        .collect();
+    let mut parts = vec![];
+    let (mut start, mut sum) = (0, 0);
+    for (idx, &size) in bytes.iter().enumerate() {
+        if idx > start && sum + size > WINDOW_BYTES {
+            parts.push(&window[start..idx]);
+            (start, sum) = (idx, 0);
+        }
+        sum += size;
+    }
+    parts.push(&window[start..]);
+    parts
+}
+
+fn broken_file(name: &str, reason: &str) -> DataError {
+    DataError::source(
+        format!("`{name}` cannot be used: {reason}"),
+        if reason.contains("max_pixels") {
+            "raise `max_pixels`, or set `on_error: skip` to leave such files out"
+        } else {
+            "repair or remove the file, or set `on_error: skip` to leave such files out"
+        },
+    )
+}
+
+fn report_skipped(skipped: &[SkippedFile], total: u64, progress: &dyn Progress) {
+    if let Some(first) = skipped.first() {
+        progress.warn(&format!(
+            "{} of {total} files were left out; the first is `{}`: {}. `dataset.json` lists all",
+            skipped.len(),
+            first.file,
+            first.reason
+        ));
+    }
+}
+
+fn warn_about_classes(class_names: &[String], counts: &[u64], progress: &dyn Progress) {
+    for (name, count) in class_names.iter().zip(counts) {
+        match count {
+            0 => progress.warn(&format!("class `{name}` has no usable image")),
+            1 => progress.warn(&format!("class `{name}` has only one image")),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `uses: ingest`: images from outside become a dataset artifact.
+
+use std::collections::BTreeMap;
+
+use super::{StageContext, StageError, StageOutcome, StageReporter};
+use crate::data::{self, DataError, IngestConfig, Progress};
+
+/// Reads the source and leaves `images.safetensors` and `dataset.json`.
+///
+/// # Errors
+/// When the source is not as it must be, or reading or writing fails.
+pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
+    let card = data::ingest(config, ctx.project_root, ctx.out_dir, &ReporterProgress(ctx.reporter))?;
+    Ok(StageOutcome {
+        metrics: BTreeMap::from([
+            ("dataset/images".to_owned(), card.num_images as f64),
+            ("dataset/classes".to_owned(), card.class_names.len() as f64),
+            ("dataset/skipped".to_owned(), card.skipped.len() as f64),
+        ]),
+    })
+}
+
+/// Passes what ingest says on to the stage's reporter.
+struct ReporterProgress<'a>(&'a dyn StageReporter);
+
+impl Progress for ReporterProgress<'_> {
+    fn images(&self, done: u64, total: u64) {
+        self.0.progress(done, total, "images", "");
+    }
+
+    fn warn(&self, message: &str) {
+        self.0.warn(message);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+impl From<DataError> for StageError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Source { message, help } => Self::Data { message, help },
+            DataError::Config { message, help } => Self::Config { message, help },
+            DataError::Io { action, path, source } => Self::Io { action, path, source },
+            DataError::Artifact { path, message } => Self::Artifact { path, message },
+            DataError::Cancelled => Self::Cancelled,
+        }
+    }
+}
