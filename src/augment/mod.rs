@@ -14,6 +14,8 @@ pub mod crop;
 pub mod evaluation_view;
 pub mod flip;
 pub mod gaussian_blur;
+#[cfg(test)]
+mod golden_tests;
 pub mod hsv;
 pub mod image_ref;
 pub mod normalize_pixels;
