@@ -167,6 +167,8 @@ def main():
     write("knn.json", knn_case(rng))
     write("linear_probe.json", probe_cases(rng))
     write("health.json", health_case(rng))
+    np.save(OUT / "features.npy", np.arange(6, dtype="<f4").reshape(3, 2) / 2)
+    np.save(OUT / "labels.npy", np.array([3, 1, -1, 2], dtype="<i8"))
 
 
 if __name__ == "__main__":

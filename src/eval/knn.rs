@@ -46,23 +46,55 @@ impl KnnClassifier {
         num_classes: usize,
         config: &KnnConfig,
     ) -> Result<Self, EvalError> {
+        if dim == 0 {
+            return Err(EvalError::Empty { what: "the bank of training features" });
+        }
+        // Before normalising, which would spread a value that is not finite over its row.
+        check_finite("the bank of training features", features, dim)?;
+        Self::from_normalized(l2_normalize_rows(features, dim), labels.to_vec(), dim, num_classes, config)
+    }
+
+    /// From a `bank` [n, dim] whose rows have length 1, as [`Self::bank`] gives it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_normalized(
+        bank: Vec<f32>,
+        labels: Vec<u32>,
+        dim: usize,
+        num_classes: usize,
+        config: &KnnConfig,
+    ) -> Result<Self, EvalError> {
         if labels.is_empty() || dim == 0 {
             return Err(EvalError::Empty { what: "the bank of training features" });
         }
-        check_length("the bank of training features", labels.len() * dim, features.len())?;
-        check_labels(labels, num_classes)?;
-        check_finite("the bank of training features", features, dim)?;
+        check_length("the bank of training features", labels.len() * dim, bank.len())?;
+        check_labels(&labels, num_classes)?;
+        check_finite("the bank of training features", &bank, dim)?;
         let wanted = (config.k as usize).max(1);
-        Ok(Self {
-            bank: l2_normalize_rows(features, dim),
-            labels: labels.to_vec(),
-            dim,
-            num_classes,
-            k: wanted.min(labels.len()),
-            clamped: wanted > labels.len(),
-            temperature: config.temperature,
-            weights: config.weights,
-        })
+        let k = wanted.min(labels.len());
+        let (temperature, weights) = (config.temperature, config.weights);
+        Ok(Self { bank, labels, dim, num_classes, k, clamped: wanted > k, temperature, weights })
+    }
+
+    /// The normalised training features [n, dim].
+    pub fn bank(&self) -> &[f32] {
+        &self.bank
+    }
+
+    /// The labels [n] of the bank.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// How strongly a vote depends on similarity.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    /// How votes are weighted.
+    pub fn weights(&self) -> KnnWeights {
+        self.weights
     }
 
     /// Number of neighbours that vote: the one asked for, or all rows where there are fewer.

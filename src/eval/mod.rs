@@ -1,6 +1,8 @@
 //! What the features are worth: classifiers and metrics.
 
+pub mod classifier_artifact;
 pub mod classifier_metrics;
+pub mod embeddings;
 pub mod eval_config;
 pub mod eval_error;
 pub mod knn;
@@ -10,7 +12,11 @@ pub mod linear_classifier;
 pub mod linear_probe;
 mod matmul;
 pub mod metrics;
+mod npy;
+pub mod representation_health;
 mod seeded_rng;
+mod symmetric_eigen;
+mod tensor_file;
 
 pub use classifier_metrics::{ClassScores, ClassifierEpoch, ClassifierMetrics, Scores};
 pub use eval_config::{ExtractConfig, FitConfig};
