@@ -6,6 +6,7 @@ pub mod external_input;
 pub mod report;
 mod report_thumbnails;
 pub mod augment;
+pub mod fit;
 pub mod ingest;
 pub mod stage_config;
 pub mod stage_error;
