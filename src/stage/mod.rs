@@ -7,6 +7,7 @@ pub mod report;
 mod report_thumbnails;
 pub mod augment;
 pub mod fit;
+mod fit_frozen;
 pub mod ingest;
 pub mod stage_config;
 pub mod stage_error;
