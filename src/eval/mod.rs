@@ -2,6 +2,7 @@
 
 pub mod classifier_artifact;
 pub mod classifier_metrics;
+pub mod embed;
 pub mod embeddings;
 pub mod eval_config;
 pub mod eval_error;
@@ -13,6 +14,7 @@ pub mod linear_probe;
 mod matmul;
 pub mod metrics;
 mod npy;
+pub mod raw_pixels;
 pub mod representation_health;
 mod seeded_rng;
 mod symmetric_eigen;
