@@ -38,30 +38,26 @@ pub struct EmbeddingsCard {
     pub format: u32,
     /// Length of a pretrained feature vector.
     pub feature_dim: u32,
-    /// The images that classifiers learn from.
-    pub train: SplitCard,
-    /// The images that classifiers are judged by.
-    pub test: Option<SplitCard>,
+    /// Names of the classes; a label of either split is an index into it. Those of the training images come
+    /// first, then those that only the test images have.
+    pub class_names: Vec<String>,
+    /// How many of the classes are those of the training images.
+    pub num_train_classes: u32,
+    /// Name of each training image, relative to its source, in the order of the rows.
+    pub train_file_names: Vec<String>,
+    /// Name of each test image; absent where there are no test images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_file_names: Option<Vec<String>>,
+    /// Whether the training images have labels.
+    pub train_labelled: bool,
+    /// Whether the test images have labels.
+    pub test_labelled: bool,
     /// What each representation is, by name: `pretrained`, `untrained`, `raw_pixels`.
     pub representations: BTreeMap<String, RepresentationCard>,
     /// Width and height that raw pixels were averaged down to.
     pub raw_pixels_size: u32,
     /// The encoder: backbone, preprocessing, seed.
     pub encoder: EncoderCard,
-}
-
-/// A set of images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SplitCard {
-    /// Number of images.
-    pub num_images: u64,
-    /// Whether they have labels.
-    pub labelled: bool,
-    /// Names of the classes; a label is an index into it.
-    pub class_names: Vec<String>,
-    /// Name of each image, relative to its source, in the order of the rows.
-    pub file_names: Vec<String>,
 }
 
 /// A way to turn an image into numbers.
@@ -87,13 +83,27 @@ pub struct Representation {
     pub test: Option<Vec<f32>>,
 }
 
-/// Labels of both splits, where they have any.
+/// Labels of both splits, where they have any: indices into `class_names`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SplitLabels {
-    /// [n_train], indices into the training classes.
+    /// [n_train]
     pub train: Option<Vec<u32>>,
-    /// [n_test], indices into the test classes.
+    /// [n_test]
     pub test: Option<Vec<u32>>,
+}
+
+/// The classes of both splits, those of `train` first, and for each class of `test` its index among them.
+pub fn merge_classes(train: &[String], test: &[String]) -> (Vec<String>, Vec<u32>) {
+    let mut merged = train.to_vec();
+    let places = test.iter().map(|name| {
+        let place = merged.iter().position(|other| other == name).unwrap_or_else(|| {
+            merged.push(name.clone());
+            merged.len() - 1
+        });
+        place as u32
+    });
+    let places = places.collect();
+    (merged, places)
 }
 
 /// Writes the artifact's tables and card into `dir`; the backbone's weights are the caller's to copy.
@@ -161,10 +171,8 @@ impl Embeddings {
                 format!("format {} is not {EMBEDDINGS_FORMAT}, the one that this version reads", card.format),
             ));
         }
-        for split in [Some(&card.train), card.test.as_ref()].into_iter().flatten() {
-            if split.file_names.len() as u64 != split.num_images {
-                return Err(format_error(&path, "the number of file names is not the number of images"));
-            }
+        if card.num_train_classes as usize > card.class_names.len() {
+            return Err(format_error(&path, "`num_train_classes` is larger than the number of classes"));
         }
         let dim = card.representations.get(PRETRAINED).map(|representation| representation.dim);
         if dim != Some(card.feature_dim) {
@@ -188,15 +196,15 @@ impl Embeddings {
     /// # Errors
     /// Where a table has the wrong type or length, or a label names no class.
     pub fn labels(&self) -> Result<SplitLabels, EvalError> {
-        let read = |name: &str, split: Option<&SplitCard>| {
-            split
-                .filter(|split| split.labelled)
-                .map(|split| self.file.labels(name, split.num_images as usize, split.class_names.len()))
-                .transpose()
+        let card = &self.card;
+        let num_test = card.test_file_names.as_ref().map_or(0, Vec::len);
+        let read = |name: &str, labelled: bool, num_rows: usize, num_classes: usize| {
+            labelled.then(|| self.file.labels(name, num_rows, num_classes)).transpose()
         };
+        let num_train_classes = card.num_train_classes as usize;
         Ok(SplitLabels {
-            train: read("train_labels", Some(&self.card.train))?,
-            test: read("test_labels", self.card.test.as_ref())?,
+            train: read("train_labels", card.train_labelled, card.train_file_names.len(), num_train_classes)?,
+            test: read("test_labels", card.test_labelled, num_test, card.class_names.len())?,
         })
     }
 
@@ -207,14 +215,14 @@ impl Embeddings {
     pub fn representation(&self, name: &str) -> Result<Option<Representation>, EvalError> {
         let Some(card) = self.card.representations.get(name) else { return Ok(None) };
         let dim = card.dim as usize;
-        let read = |split_name: &str, split: &SplitCard| {
-            self.file.f32(&tensor_name(name, split_name), &[Some(split.num_images as usize), Some(dim)])
+        let read = |split: &str, files: &Vec<String>| {
+            self.file.f32(&tensor_name(name, split), &[Some(files.len()), Some(dim)])
         };
         Ok(Some(Representation {
             name: name.to_owned(),
             dim,
-            train: read("train", &self.card.train)?,
-            test: self.card.test.as_ref().map(|split| read("test", split)).transpose()?,
+            train: read("train", &self.card.train_file_names)?,
+            test: self.card.test_file_names.as_ref().map(|files| read("test", files)).transpose()?,
         }))
     }
 }
@@ -278,17 +286,16 @@ pub(crate) mod tests {
                     test: Some(make(num_test, dim, signal, 12_345)),
                 })
                 .collect();
-        let split = |num: usize, folder: &str| SplitCard {
-            num_images: num as u64,
-            labelled: true,
-            class_names: class_names.iter().map(|name| (*name).to_owned()).collect(),
-            file_names: (0..num).map(|row| format!("{folder}/{row}, \"a\".jpg")).collect(),
-        };
+        let files = |num: usize, folder: &str| (0..num).map(|row| format!("{folder}/{row}, \"a\".jpg")).collect();
         let card = EmbeddingsCard {
             format: EMBEDDINGS_FORMAT,
             feature_dim: 12,
-            train: split(num_train, "train"),
-            test: Some(split(num_test, "test")),
+            class_names: class_names.iter().map(|name| (*name).to_owned()).collect(),
+            num_train_classes: c as u32,
+            train_file_names: files(num_train, "train"),
+            test_file_names: Some(files(num_test, "test")),
+            train_labelled: true,
+            test_labelled: true,
             representations: representations
                 .iter()
                 .map(|r| {
@@ -321,6 +328,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn classes_are_merged_by_name() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        let (merged, places) = merge_classes(&names(&["a", "b", "c"]), &names(&["c", "x", "a"]));
+        assert_eq!((merged, places), (names(&["a", "b", "c", "x"]), vec![2, 3, 0]));
+    }
+
+    #[test]
     fn same_content_is_the_same_bytes() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for dir in [&a, &b] {
@@ -342,9 +356,10 @@ pub(crate) mod tests {
         card.format = 2;
         assert!(reopened(&card).unwrap_err().to_string().contains("format 2 is not 1"));
         card.format = 1;
-        card.train.num_images = 21;
-        assert!(reopened(&card).unwrap_err().to_string().contains("number of file names"));
-        card.train.file_names.push("x".into());
+        card.num_train_classes = 3;
+        assert!(reopened(&card).unwrap_err().to_string().contains("`num_train_classes`"));
+        card.num_train_classes = 2;
+        card.train_file_names.push("x".into());
         let error = reopened(&card).unwrap().representation(PRETRAINED).unwrap_err();
         assert!(error.to_string().contains("F32 [20, 12] where F32 [21, 12] is needed"), "{error}");
     }

@@ -28,24 +28,26 @@ pub fn execute(config: &FitConfig, ctx: &StageContext<'_>) -> Result<StageOutcom
     }
 }
 
-/// Test labels as indices into the training classes, by name.
-pub(super) fn translate_labels(labels: &[u32], from: &[String], to: &[String]) -> Result<Vec<u32>, StageError> {
-    let places: Vec<Option<u32>> =
-        from.iter().map(|name| to.iter().position(|other| other == name).map(|place| place as u32)).collect();
-    let unknown: Vec<&str> = from
-        .iter()
-        .enumerate()
-        .filter(|&(idx, _)| places[idx].is_none() && labels.contains(&(idx as u32)))
-        .map(|(_, name)| name.as_str())
+/// Checks that every test label is one of the first `num_train_classes` of `class_names`.
+pub(super) fn check_test_labels(
+    labels: &[u32],
+    class_names: &[String],
+    num_train_classes: usize,
+) -> Result<(), StageError> {
+    let (known, extra) = class_names.split_at(num_train_classes);
+    let names = |names: &[String]| quoted(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let unknown: Vec<String> = (num_train_classes as u32..)
+        .zip(extra)
+        .filter(|(idx, _)| labels.contains(idx))
+        .map(|(_, name)| name.clone())
         .collect();
-    if !unknown.is_empty() {
-        let names: Vec<&str> = to.iter().map(String::as_str).collect();
-        return Err(StageError::Data {
-            message: format!("there are test images of {}, which no training image shows", quoted(&unknown)),
-            help: Some(format!("the training classes are {}; name the folders alike", quoted(&names))),
-        });
+    if unknown.is_empty() {
+        return Ok(());
     }
-    Ok(labels.iter().filter_map(|&label| places[label as usize]).collect())
+    Err(StageError::Data {
+        message: format!("there are test images of {}, which no training image shows", names(&unknown)),
+        help: Some(format!("the training classes are {}; name the folders alike", names(known))),
+    })
 }
 
 /// Names in backticks, the first few of them.

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use super::{
     StageContext, StageError, StageOutcome,
-    fit::{METRICS_FORMAT, copy_file, quoted, translate_labels},
+    fit::{METRICS_FORMAT, check_test_labels, copy_file, quoted},
 };
 use crate::eval::{
     ClassifierMetrics, Scores,
     classifier_artifact::{
         CLASSIFIER_FORMAT, ClassifierCard, Head, SolverCard, headline, save_classifier, save_metrics, save_predictions,
     },
-    embeddings::{BACKBONE_FILE, Embeddings, PRETRAINED, Representation, SplitCard},
+    embeddings::{BACKBONE_FILE, Embeddings, PRETRAINED, Representation},
     eval_config::{KnnConfig, LinearProbeConfig},
     knn::KnnClassifier,
     label_subset::stratified_subset,
@@ -53,8 +53,8 @@ pub(super) fn execute_frozen(protocol: Frozen<'_>, ctx: &StageContext<'_>) -> Re
     })?;
     let embeddings = Embeddings::open(&input.dir)?;
     let card = embeddings.card();
-    let class_names = &card.train.class_names;
-    let Labels { train, test, test_split } = usable_labels(&embeddings, ctx)?;
+    let class_names = &card.class_names[..card.num_train_classes as usize];
+    let Labels { train, test, test_file_names } = usable_labels(&embeddings, ctx)?;
     let rows = stratified_subset(&train, protocol.label_fraction(), ctx.seed);
     let train: Vec<u32> = rows.iter().map(|&row| train[row]).collect();
 
@@ -71,11 +71,11 @@ pub(super) fn execute_frozen(protocol: Frozen<'_>, ctx: &StageContext<'_>) -> Re
         let scored = score(&probabilities, &test, class_names.len(), ctx.seed)?;
         ctx.reporter.info(&line_of(name, &scored));
         if name == PRETRAINED {
-            save_predictions(ctx.out_dir, &test_split.file_names, &test, &probabilities, class_names)?;
+            save_predictions(ctx.out_dir, test_file_names, &test, &probabilities, class_names)?;
             let classifier = ClassifierCard {
                 format: CLASSIFIER_FORMAT,
                 protocol: protocol.name().into(),
-                class_names: class_names.clone(),
+                class_names: class_names.to_vec(),
                 feature_dim: card.feature_dim,
                 head: head.card(),
                 backbone: card.encoder.backbone,
@@ -90,7 +90,7 @@ pub(super) fn execute_frozen(protocol: Frozen<'_>, ctx: &StageContext<'_>) -> Re
     let metrics = ClassifierMetrics {
         format: METRICS_FORMAT,
         protocol: protocol.name().into(),
-        class_names: class_names.clone(),
+        class_names: class_names.to_vec(),
         num_train: train.len() as u64,
         num_test: test.len() as u64,
         label_fraction: protocol.label_fraction(),
@@ -107,50 +107,48 @@ fn line_of(name: &str, scores: &Scores) -> String {
     format!("{name}: {:.1} % top-1 ({low:.1} to {high:.1})", percent(scores.top1))
 }
 
-/// Labels that fitting and judging can use: both are indices into the training classes.
+/// Labels that fitting and judging can use.
 struct Labels<'a> {
     train: Vec<u32>,
     test: Vec<u32>,
-    test_split: &'a SplitCard,
+    test_file_names: &'a [String],
 }
 
 fn usable_labels<'a>(embeddings: &'a Embeddings, ctx: &StageContext<'_>) -> Result<Labels<'a>, StageError> {
     let card = embeddings.card();
     let labels = embeddings.labels()?;
-    let data = |message: String, help: &str| StageError::Data { message, help: Some(help.into()) };
+    let data = |message: &str, help: &str| StageError::Data { message: message.into(), help: Some(help.into()) };
     let train = labels.train.filter(|labels| !labels.is_empty()).ok_or_else(|| {
-        data(
-            "the training images have no labels".into(),
-            "give the `train` input of `extract` a folder of class folders",
-        )
+        data("the training images have no labels", "give the `train` input of `extract` a folder of class folders")
     })?;
     if let Some(&first) = train.first()
         && train.iter().all(|&label| label == first)
     {
-        let name = &card.train.class_names[first as usize];
+        let name = &card.class_names[first as usize];
         return Err(data(
-            format!("all training images are of one class, `{name}`: there is nothing to tell apart"),
+            &format!("all training images are of one class, `{name}`: there is nothing to tell apart"),
             "give the `train` input of `extract` at least two classes",
         ));
     }
-    let test_split = card.test.as_ref().filter(|split| split.num_images > 0).ok_or_else(|| {
-        data("the embeddings hold no test images".into(), "give the `extract` stage the input `test`")
-    })?;
+    let test_file_names = card
+        .test_file_names
+        .as_deref()
+        .filter(|files| !files.is_empty())
+        .ok_or_else(|| data("the embeddings hold no test images", "give the `extract` stage the input `test`"))?;
     let test = labels.test.ok_or_else(|| {
-        data("the test images have no labels".into(), "give the `test` input of `extract` a folder of class folders")
+        data("the test images have no labels", "give the `test` input of `extract` a folder of class folders")
     })?;
-    let test = translate_labels(&test, &test_split.class_names, &card.train.class_names)?;
-    let unseen: Vec<&str> = card
-        .train
-        .class_names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !test_split.class_names.iter().any(|other| other == name))
+    let num_train_classes = card.num_train_classes as usize;
+    check_test_labels(&test, &card.class_names, num_train_classes)?;
+    let untested: Vec<&str> = (0..)
+        .zip(&card.class_names[..num_train_classes])
+        .filter(|(class, _)| train.contains(class) && !test.contains(class))
+        .map(|(_, name)| name.as_str())
         .collect();
-    if !unseen.is_empty() {
-        ctx.reporter.warn(&format!("no test images of {}", quoted(&unseen)));
+    if !untested.is_empty() {
+        ctx.reporter.warn(&format!("no test images of {}", quoted(&untested)));
     }
-    Ok(Labels { train, test, test_split })
+    Ok(Labels { train, test, test_file_names })
 }
 
 /// One representation to fit and judge.
@@ -333,7 +331,7 @@ mod tests {
             assert!(metrics.scores["pretrained"].top1 > metrics.scores["raw_pixels"].top1);
 
             let (classifier, head) = load_classifier(ran.out.path()).unwrap();
-            assert_eq!(classifier.class_names, card.train.class_names);
+            assert_eq!(classifier.class_names, card.class_names);
             let representation = Embeddings::open(dir.path()).unwrap().representation(PRETRAINED).unwrap().unwrap();
             let probabilities = head.probabilities(&representation.test.unwrap()).unwrap();
             let labels = Embeddings::open(dir.path()).unwrap().labels().unwrap().test.unwrap();
@@ -368,34 +366,37 @@ mod tests {
     }
 
     #[test]
-    fn test_classes_are_matched_by_name() {
+    fn classes_that_training_never_saw_are_named() {
         let (dir, mut card) = sample();
-        let straight = run(dir.path(), &probe(), false).metrics();
-        // The test folder knows a class that has no images, in front of the others.
-        let test = card.test.as_mut().unwrap();
-        test.class_names.insert(0, "desert".into());
+        card.class_names[2] = "ocean".into();
+        card.num_train_classes = 2;
+        // The last class is now one of the test images only, so the training labels must go without it.
         let embeddings = Embeddings::open(dir.path()).unwrap();
         let mut labels = embeddings.labels().unwrap();
-        for label in labels.test.as_mut().unwrap() {
-            *label += 1;
-        }
+        labels.train.as_mut().unwrap().iter_mut().for_each(|label| *label %= 2);
+        let pretrained = embeddings.representation(PRETRAINED).unwrap().unwrap();
+        drop(embeddings);
+        save_embeddings(dir.path(), &card, &labels, &[pretrained]).unwrap();
+        let ran = run(dir.path(), &probe(), false);
+        assert_eq!(ran.message(), "there are test images of `ocean`, which no training image shows");
+        assert!(ran.result.unwrap_err().help().unwrap().contains("`forest`, `sea`;"));
+    }
+
+    #[test]
+    fn a_class_without_test_images_is_mentioned() {
+        let (dir, card) = sample();
+        let embeddings = Embeddings::open(dir.path()).unwrap();
+        let mut labels = embeddings.labels().unwrap();
+        labels.test.as_mut().unwrap().fill(1);
         let representations: Vec<Representation> = ["pretrained", "raw_pixels", "untrained"]
             .iter()
             .map(|name| embeddings.representation(name).unwrap().unwrap())
             .collect();
         drop(embeddings);
         save_embeddings(dir.path(), &card, &labels, &representations).unwrap();
-        assert_eq!(run(dir.path(), &probe(), false).metrics(), straight);
-    }
-
-    #[test]
-    fn classes_that_training_never_saw_are_named() {
-        let (dir, mut card) = sample();
-        card.test.as_mut().unwrap().class_names[1] = "ocean".into();
-        rewrite(dir.path(), &card);
-        let ran = run(dir.path(), &probe(), false);
-        assert_eq!(ran.message(), "there are test images of `ocean`, which no training image shows");
-        assert!(ran.result.unwrap_err().help().unwrap().contains("`forest`, `sea`, `street`"));
+        let ran = run(dir.path(), &knn(5, 1.0), false);
+        assert!(ran.result.is_ok());
+        assert_eq!(ran.warnings, ["no test images of `forest`, `street`"]);
     }
 
     #[test]
@@ -407,12 +408,9 @@ mod tests {
             rewrite(dir.path(), &card);
             run(dir.path(), &knn(3, 1.0), false)
         };
-        assert_eq!(with(&|card| card.train.labelled = false).message(), "the training images have no labels");
-        assert_eq!(
-            with(&|card| card.test.as_mut().unwrap().labelled = false).message(),
-            "the test images have no labels"
-        );
-        let ran = with(&|card| card.test = None);
+        assert_eq!(with(&|card| card.train_labelled = false).message(), "the training images have no labels");
+        assert_eq!(with(&|card| card.test_labelled = false).message(), "the test images have no labels");
+        let ran = with(&|card| (card.test_file_names, card.test_labelled) = (None, false));
         assert_eq!(ran.message(), "the embeddings hold no test images");
         assert!(ran.result.unwrap_err().help().unwrap().contains("input `test`"));
     }
