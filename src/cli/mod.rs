@@ -19,3 +19,5 @@ pub mod table;
 
 pub use args::{Args, Command, GlobalArgs, PipelineArgs, run};
 pub use session::Session;
+//! The command line.
+pub mod predict;

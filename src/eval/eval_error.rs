@@ -47,6 +47,12 @@ pub enum EvalError {
         /// The class, by name or number.
         class: String,
     },
+    /// The network cannot be built or cannot take the images.
+    #[error("the backbone cannot be used: {message}")]
+    Network {
+        /// Why, in the network's words.
+        message: String,
+    },
     /// A file is not as this version expects it.
     #[error("`{}` cannot be used: {message}", path.display())]
     Format {

@@ -6,6 +6,7 @@ pub mod embed;
 pub mod embeddings;
 pub mod eval_config;
 pub mod eval_error;
+pub mod frozen_network;
 pub mod knn;
 pub mod label_subset;
 mod lbfgs;

@@ -72,6 +72,7 @@ impl From<EvalError> for StageError {
                 message: error.to_string(),
                 help: Some("the pretraining has probably diverged: look at its loss, lower its learning rate".into()),
             },
+            EvalError::Network { .. } => Self::Config { message: error.to_string(), help: None },
             EvalError::Length { .. }
             | EvalError::Empty { .. }
             | EvalError::Label { .. }

@@ -236,13 +236,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        digest::Digest,
         eval::{
             FitConfig,
             classifier_artifact::load_classifier,
             embeddings::{EMBEDDINGS_FORMAT, EmbeddingsCard, SplitLabels, save_embeddings, tests::save_sample},
         },
-        stage::{InputArtifact, StageReporter, fit::execute},
+        stage::{
+            StageReporter,
+            extract::tests::{Inputs, SEED},
+            fit::execute,
+        },
     };
 
     #[derive(Default)]
@@ -281,19 +284,8 @@ mod tests {
 
     fn run(embeddings: &Path, config: &FitConfig, cancelled: bool) -> Ran {
         let (out, reporter) = (tempfile::tempdir().unwrap(), Recorder { cancelled, ..Recorder::default() });
-        let input = InputArtifact { stage: "e".into(), digest: Digest::of(b"e"), dir: embeddings.to_owned() };
-        let inputs = BTreeMap::from([("embeddings".to_owned(), vec![input])]);
-        let ctx = StageContext {
-            pipeline: "p",
-            stage: "fit",
-            inputs: &inputs,
-            out_dir: out.path(),
-            work_dir: out.path(),
-            project_root: out.path(),
-            seed: 11,
-            reporter: &reporter,
-        };
-        let result = execute(config, &ctx);
+        let inputs = Inputs::new(&[("embeddings", embeddings)]);
+        let result = execute(config, &inputs.context(out.path(), &reporter));
         Ran { out, result, warnings: reporter.warnings.into_inner().unwrap() }
     }
 
@@ -335,7 +327,7 @@ mod tests {
             let representation = Embeddings::open(dir.path()).unwrap().representation(PRETRAINED).unwrap().unwrap();
             let probabilities = head.probabilities(&representation.test.unwrap()).unwrap();
             let labels = Embeddings::open(dir.path()).unwrap().labels().unwrap().test.unwrap();
-            assert_eq!(score(&probabilities, &labels, 3, 11).unwrap(), metrics.scores["pretrained"]);
+            assert_eq!(score(&probabilities, &labels, 3, SEED).unwrap(), metrics.scores["pretrained"]);
             assert_eq!(std::fs::read(ran.out.path().join(BACKBONE_FILE)).unwrap(), b"weights");
             let csv = std::fs::read_to_string(ran.out.path().join("predictions.csv")).unwrap();
             assert_eq!(csv.lines().count(), 61);

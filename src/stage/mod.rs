@@ -6,6 +6,7 @@ pub mod external_input;
 pub mod report;
 mod report_thumbnails;
 pub mod augment;
+pub mod extract;
 pub mod fit;
 mod fit_frozen;
 pub mod ingest;
