@@ -25,9 +25,9 @@ pub mod model;
 pub mod ops;
 pub mod report;
 pub mod runner;
-pub mod seed;
 #[cfg(test)]
 pub mod schema_files;
+pub mod seed;
 pub mod stage;
 pub mod sys;
 pub mod train;

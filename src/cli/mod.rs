@@ -11,6 +11,7 @@ pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod plan;
+pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod session;
@@ -19,5 +20,3 @@ pub mod table;
 
 pub use args::{Args, Command, GlobalArgs, PipelineArgs, run};
 pub use session::Session;
-//! The command line.
-pub mod predict;

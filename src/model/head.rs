@@ -263,7 +263,7 @@ mod tests {
             embedding_std::embedding_std,
             predictor::{PredictorConfig, build_predictor},
             projector::{ProjectorConfig, build_projector},
-            state::{StateValues, from_safetensors},
+            state::{StateData, from_safetensors},
         },
         ops::negative_cosine_similarity::negative_cosine_similarity,
         seed::seeded_rng,
@@ -279,9 +279,9 @@ mod tests {
             Some(StateEntry { name, ..entry.clone() })
         });
         let before = before.collect();
-        let floats = entries.into_iter().filter_map(|entry| match entry.values {
-            StateValues::F32(values) => Some((entry.name, (entry.shape, values))),
-            StateValues::I64(_) => None,
+        let floats = entries.into_iter().filter_map(|entry| match entry.data {
+            StateData::F32(values) => Some((entry.name, (entry.shape, values))),
+            StateData::I64(_) => None,
         });
         (floats.collect(), before)
     }
@@ -342,7 +342,7 @@ mod tests {
             }
         }
         for entry in projector.state_dict().into_iter().chain(predictor.state_dict()) {
-            if let StateValues::F32(values) = &entry.values {
+            if let StateData::F32(values) = &entry.data {
                 assert_close(&entry.name, values, &golden[&format!("after.{}", entry.name)].1);
             }
         }

@@ -5,4 +5,8 @@ pub mod embedding_std;
 pub mod head;
 pub mod predictor;
 pub mod projector;
+pub mod simsiam;
 pub mod state;
+
+#[cfg(test)]
+mod simsiam_golden;

@@ -12,12 +12,12 @@ pub struct StateEntry {
     /// Shape; empty for a single number.
     pub shape: Vec<usize>,
     /// The numbers.
-    pub values: StateValues,
+    pub data: StateData,
 }
 
 /// The numbers of a [`StateEntry`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum StateValues {
+pub enum StateData {
     /// Weights and statistics.
     F32(Vec<f32>),
     /// Counters.
@@ -27,20 +27,40 @@ pub enum StateValues {
 impl StateEntry {
     /// An entry of floats.
     pub fn f32(name: impl Into<String>, shape: Vec<usize>, values: Vec<f32>) -> Self {
-        Self { name: name.into(), shape, values: StateValues::F32(values) }
+        Self { name: name.into(), shape, data: StateData::F32(values) }
     }
 
     /// An entry of integers.
     pub fn i64(name: impl Into<String>, shape: Vec<usize>, values: Vec<i64>) -> Self {
-        Self { name: name.into(), shape, values: StateValues::I64(values) }
+        Self { name: name.into(), shape, data: StateData::I64(values) }
+    }
+}
+
+impl StateData {
+    pub(super) fn describe(&self, shape: &[usize]) -> String {
+        match self {
+            StateData::F32(_) => format!("f32 {shape:?}"),
+            StateData::I64(_) => format!("i64 {shape:?}"),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            StateData::F32(values) => values.len(),
+            StateData::I64(values) => values.len(),
+        }
+    }
+
+    pub(super) fn same_type(&self, other: &StateData) -> bool {
+        matches!((self, other), (Self::F32(_), Self::F32(_)) | (Self::I64(_), Self::I64(_)))
     }
 }
 
 impl View for &StateEntry {
     fn dtype(&self) -> Dtype {
-        match self.values {
-            StateValues::F32(_) => Dtype::F32,
-            StateValues::I64(_) => Dtype::I64,
+        match self.data {
+            StateData::F32(_) => Dtype::F32,
+            StateData::I64(_) => Dtype::I64,
         }
     }
 
@@ -49,16 +69,16 @@ impl View for &StateEntry {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        match &self.values {
-            StateValues::F32(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
-            StateValues::I64(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+        match &self.data {
+            StateData::F32(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+            StateData::I64(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
         }
     }
 
     fn data_len(&self) -> usize {
-        match &self.values {
-            StateValues::F32(values) => 4 * values.len(),
-            StateValues::I64(values) => 8 * values.len(),
+        match &self.data {
+            StateData::F32(values) => 4 * values.len(),
+            StateData::I64(values) => 8 * values.len(),
         }
     }
 }
@@ -111,9 +131,9 @@ impl<'a> StateMap<'a> {
 
     fn get(&self, name: &str, shape: &[usize], dtype: &str) -> Result<&'a StateEntry, StateError> {
         let entry = self.entries.get(name).ok_or_else(|| StateError::Missing { name: name.into() })?;
-        let found_dtype = match entry.values {
-            StateValues::F32(_) => "f32",
-            StateValues::I64(_) => "i64",
+        let found_dtype = match entry.data {
+            StateData::F32(_) => "f32",
+            StateData::I64(_) => "i64",
         };
         if entry.shape != shape || found_dtype != dtype {
             return Err(StateError::Shape {
@@ -130,8 +150,8 @@ impl<'a> StateMap<'a> {
     /// # Errors
     /// Where it is missing, of another shape or type, or not finite.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<&'a [f32], StateError> {
-        match &self.get(name, shape, "f32")?.values {
-            StateValues::F32(values) if values.iter().all(|value| value.is_finite()) => Ok(values),
+        match &self.get(name, shape, "f32")?.data {
+            StateData::F32(values) if values.iter().all(|value| value.is_finite()) => Ok(values),
             _ => Err(StateError::NotFinite { name: name.into() }),
         }
     }
@@ -141,9 +161,9 @@ impl<'a> StateMap<'a> {
     /// # Errors
     /// Where it is missing, or of another shape or type.
     pub fn i64(&self, name: &str, shape: &[usize]) -> Result<&'a [i64], StateError> {
-        match &self.get(name, shape, "i64")?.values {
-            StateValues::I64(values) => Ok(values),
-            StateValues::F32(_) => Err(StateError::Missing { name: name.into() }),
+        match &self.get(name, shape, "i64")?.data {
+            StateData::I64(values) => Ok(values),
+            StateData::F32(_) => Err(StateError::Missing { name: name.into() }),
         }
     }
 }
@@ -171,15 +191,15 @@ pub fn from_safetensors(bytes: &[u8], file: &Path) -> Result<Vec<StateEntry>, St
     for (name, view) in tensors.iter() {
         let values = match view.dtype() {
             // The data may lie at any address, so numbers are put together from bytes.
-            Dtype::F32 => StateValues::F32(
-                view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            ),
-            Dtype::I64 => StateValues::I64(
-                view.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
-            ),
+            Dtype::F32 => {
+                StateData::F32(view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+            }
+            Dtype::I64 => {
+                StateData::I64(view.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
+            }
             other => return Err(unreadable(format!("tensor `{name}` has type {other:?}; only F32 and I64 are read"))),
         };
-        entries.push(StateEntry { name: name.to_owned(), shape: view.shape().to_vec(), values });
+        entries.push(StateEntry { name: name.to_owned(), shape: view.shape().to_vec(), data: values });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)

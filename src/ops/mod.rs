@@ -7,6 +7,7 @@
 
 pub mod add_bias;
 pub mod batch_norm;
+pub mod cross_entropy;
 pub mod negative_cosine_similarity;
 
 use dfdx::prelude::{Cpu, HasShape, Tensor, TensorFromVec};

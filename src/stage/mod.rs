@@ -1,15 +1,15 @@
 //! The bridge between the pipeline and the domain: one thin adapter per stage kind.
 
+pub mod augment;
 pub mod command;
 pub mod context;
 pub mod external_input;
-pub mod report;
-mod report_thumbnails;
-pub mod augment;
 pub mod extract;
 pub mod fit;
 mod fit_frozen;
 pub mod ingest;
+pub mod report;
+mod report_thumbnails;
 pub mod stage_config;
 pub mod stage_error;
 pub mod stage_kind;

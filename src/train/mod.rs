@@ -1,15 +1,20 @@
 //! Training: the loop, the schedule, checkpoints.
 
+pub mod checkpoint;
+pub mod classifier;
 pub mod collapse;
 pub mod crc32c;
 pub mod early_stopping;
 pub mod encoder_card;
 pub mod history;
 pub mod optimizer;
+pub mod pretrain;
 pub mod schedule;
 pub mod tensorboard;
 pub mod train_config;
+pub mod train_error;
 
 pub use encoder_card::{EncoderCard, Preprocessing};
 pub use history::EpochRecord;
 pub use train_config::PretrainConfig;
+pub use train_error::TrainError;

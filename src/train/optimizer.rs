@@ -58,6 +58,42 @@ impl HeadSgd {
     }
 }
 
+/// dfdx's Adam over the matrices of one head, weight decay added to the gradient.
+pub struct HeadAdam {
+    config: AdamConfig,
+    first: Gradients<f32, Cpu>,
+    second: Gradients<f32, Cpu>,
+    num_steps: i32,
+}
+
+impl HeadAdam {
+    /// No moments yet.
+    pub fn new(config: AdamConfig) -> Self {
+        Self { config, first: Gradients::leaky(), second: Gradients::leaky(), num_steps: 0 }
+    }
+
+    /// One step with this rate.
+    ///
+    /// # Errors
+    /// As dfdx: no memory.
+    pub fn step(&mut self, head: &mut Head, gradients: &mut Gradients<f32, Cpu>, lr: f64) -> Result<(), CpuError> {
+        self.num_steps += 1;
+        let rule = dfdx::prelude::AdamConfig {
+            lr,
+            betas: self.config.betas,
+            eps: self.config.eps,
+            weight_decay: Some(WeightDecay::L2(self.config.weight_decay)),
+        };
+        for parameter in head.parameters_mut() {
+            let first = self.first.get_or_alloc_mut(parameter)?;
+            let second = self.second.get_or_alloc_mut(parameter)?;
+            let gradient = gradients.get_or_alloc_mut(parameter)?;
+            rule.try_update(self.num_steps, parameter, first, second, gradient)?;
+        }
+        Ok(())
+    }
+}
+
 /// SGD over one flat buffer, by the same rule as dfdx and PyTorch:
 /// g ← g + weight_decay · p; v ← momentum · v + g; p ← p − lr · v.
 pub struct FlatSgd {

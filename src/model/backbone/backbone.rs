@@ -12,8 +12,8 @@ use super::op::Op;
 use super::parameters::Parameters;
 use super::program::{IMAGE_CHANNELS, Program};
 use super::resnet::{Block, build_resnet};
-use super::state_dict::{self, StateEntry};
 use super::workspace::{Pass, SharedSlots};
+use super::{StateEntry, state_dict};
 
 /// The two views of one step.
 const NUM_PASSES: usize = 2;

@@ -22,11 +22,11 @@ pub mod op;
 mod parameters;
 pub mod program;
 mod resnet;
-pub mod state_dict;
+mod state_dict;
 mod workspace;
 
+pub use crate::model::state::{StateData, StateEntry};
 pub use backbone::Backbone;
 pub use backbone_config::{BackboneConfig, ResnetConfig, Stem};
 pub use backbone_error::BackboneError;
 pub use layers::{ConvBn, Dims, GlobalPool, MaxPool};
-pub use state_dict::{StateData, StateEntry};

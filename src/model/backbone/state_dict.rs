@@ -5,46 +5,7 @@ use std::collections::BTreeMap;
 use super::backbone_error::BackboneError;
 use super::parameters::{Parameters, to_internal, to_torch};
 use super::program::Program;
-
-/// One tensor of a state.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StateEntry {
-    /// Name, such as `layer1.0.conv1.weight`.
-    pub name: String,
-    /// Shape; empty for a single number.
-    pub shape: Vec<usize>,
-    /// Values in row-major order.
-    pub data: StateData,
-}
-
-/// Values of one tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StateData {
-    /// Weights and statistics.
-    F32(Vec<f32>),
-    /// Counters.
-    I64(Vec<i64>),
-}
-
-impl StateData {
-    fn describe(&self, shape: &[usize]) -> String {
-        match self {
-            StateData::F32(_) => format!("f32 {shape:?}"),
-            StateData::I64(_) => format!("i64 {shape:?}"),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            StateData::F32(values) => values.len(),
-            StateData::I64(values) => values.len(),
-        }
-    }
-
-    fn same_type(&self, other: &StateData) -> bool {
-        matches!((self, other), (Self::F32(_), Self::F32(_)) | (Self::I64(_), Self::I64(_)))
-    }
-}
+use crate::model::state::{StateData, StateEntry};
 
 const MEAN: &str = "running_mean";
 const VARIANCE: &str = "running_var";

@@ -1,0 +1,172 @@
+//! One SimSiam step and ten SGD steps against PyTorch (`scripts/goldens/simsiam.py`).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{
+    model::{
+        backbone::{BackboneConfig, ResnetConfig, Stem},
+        predictor::PredictorConfig,
+        projector::ProjectorConfig,
+        simsiam::{SimSiam, StepOutput, Views},
+        state::{StateData, StateEntry},
+    },
+    train::{
+        optimizer::{FlatSgd, HeadSgd},
+        schedule::Schedule,
+        train_config::{CosineConfig, ScheduleConfig, SgdConfig},
+    },
+};
+
+const BATCH: usize = 32;
+const SIZE: usize = 32;
+
+#[derive(Deserialize)]
+struct Golden {
+    losses: Vec<f64>,
+    gradients: BTreeMap<String, GradientGolden>,
+    embedding_std: f64,
+}
+
+#[derive(Deserialize)]
+struct GradientGolden {
+    norm: f64,
+    samples: Vec<f64>,
+}
+
+/// Numbers in [−1, 1): splitmix64 of (FNV-1a of the name + the index), as in `scripts/goldens/simsiam.py`.
+fn formula(name: &str, count: usize) -> Vec<f32> {
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let number = |idx: u64| {
+        let mut z = hash.wrapping_add(idx.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        ((z >> 40) as f64 / f64::from(1 << 23) - 1.0) as f32
+    };
+    (1..=count as u64).map(number).collect()
+}
+
+fn images(name: &str) -> Vec<f32> {
+    let level = formula(&format!("{name}.level"), BATCH * 3);
+    let mut values = formula(name, BATCH * SIZE * SIZE * 3);
+    for (image, level) in values.chunks_exact_mut(SIZE * SIZE * 3).zip(level.chunks_exact(3)) {
+        for pixel in image.chunks_exact_mut(3) {
+            for (x, level) in pixel.iter_mut().zip(level) {
+                *x = *x * (level * 0.5 + 1.0) + level;
+            }
+        }
+    }
+    values
+}
+
+fn fill(entry: &mut StateEntry) {
+    let StateData::F32(values) = &mut entry.data else { return };
+    let (name, shape) = (entry.name.as_str(), &entry.shape);
+    let numbers = formula(name, values.len());
+    let (scale, shift) = match shape[..] {
+        _ if name.ends_with("running_var") => (0.0, 1.0),
+        _ if name.ends_with("running_mean") => (0.0, 0.0),
+        [outputs, _, height, width] => ((6.0 / (outputs * height * width) as f64).sqrt() as f32, 0.0),
+        [_, inputs] => ((1.0 / (inputs as f64).sqrt()) as f32, 0.0),
+        _ if name.ends_with("bias") => (0.1, 0.0),
+        _ => (0.1, 1.0),
+    };
+    for (value, x) in values.iter_mut().zip(numbers) {
+        *value = x * scale + shift;
+    }
+}
+
+fn model() -> SimSiam {
+    let backbone = BackboneConfig::Resnet18(ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false });
+    let projector = ProjectorConfig { hidden_dim: 64, output_dim: 48, num_layers: 3, output_bn: true };
+    let mut model = SimSiam::build(&backbone, &projector, &PredictorConfig { hidden_dim: 24 }, 0).unwrap();
+    let mut state = model.state_dict();
+    state.iter_mut().for_each(fill);
+    model.load_state_dict(&state).unwrap();
+    model
+}
+
+/// Gradients under the names and in the shapes of PyTorch: taken by a step of plain SGD with rate −1.
+fn named_gradients(model: &mut SimSiam, output: &mut StepOutput) -> BTreeMap<String, Vec<f32>> {
+    let before = model.state_dict();
+    let plain = SgdConfig { base_lr: 1.0, momentum: 0.0, weight_decay: 0.0 };
+    let mut after = BTreeMap::new();
+    let mut sgd = FlatSgd::new(plain, model.backbone.num_parameters());
+    let zeros = vec![0.0; model.backbone.num_parameters()];
+    // Parameters at 0 make the new value the gradient itself, without rounding.
+    model.backbone.values_mut().copy_from_slice(&zeros);
+    let (values, gradients) = model.backbone.values_and_gradients_mut();
+    sgd.step(values, gradients, -1.0);
+    for head in [&mut model.projector, &mut model.predictor] {
+        for parameter in head.parameters_mut() {
+            parameter.fill_with_zeros();
+        }
+        HeadSgd::new(plain).step(head, &mut output.gradients, -1.0).unwrap();
+    }
+    for entry in model.state_dict() {
+        if let StateData::F32(values) = entry.data {
+            after.insert(entry.name, values);
+        }
+    }
+    model.load_state_dict(&before).unwrap();
+    after
+}
+
+#[test]
+fn one_step_and_ten_steps_are_pytorchs() {
+    let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/simsiam/resnet18.json")).unwrap();
+    let mut model = model();
+    let sgd = SgdConfig { base_lr: 0.0005, momentum: 0.9, weight_decay: 5e-4 };
+    let mut backbone_sgd = FlatSgd::new(sgd, model.backbone.num_parameters());
+    let (mut projector_sgd, mut predictor_sgd) = (HeadSgd::new(sgd), HeadSgd::new(sgd));
+    let schedule = Schedule::new(ScheduleConfig::Cosine(CosineConfig::default()), 0.0005, 10, 1);
+    let (x1, own) = (images("x1"), images("x2"));
+    let x2: Vec<f32> = x1.iter().zip(&own).map(|(x, own)| x * 0.9 + own * 0.2).collect();
+    for (step, expected) in golden.losses.iter().enumerate() {
+        model.backbone.zero_gradients();
+        let views = Views { x1: &x1, x2: &x2, n: BATCH, image_size: SIZE };
+        let mut output = model.forward_backward(views).unwrap();
+        assert!(
+            (f64::from(output.loss) - expected).abs() < 1e-3,
+            "step {step}: loss {} where PyTorch has {expected}",
+            output.loss
+        );
+        if step == 0 {
+            assert!((output.embedding_std - golden.embedding_std).abs() < 1e-5);
+            let gradients = named_gradients(&mut model, &mut output);
+            for (name, expected) in &golden.gradients {
+                let gradient = &gradients[name];
+                let norm = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
+                assert!((norm / expected.norm - 1.0).abs() < 1e-3, "{name}: {norm} and {}", expected.norm);
+                let stride = (gradient.len() / 24).max(1);
+                let sampled = gradient.iter().step_by(stride).zip(&expected.samples);
+                let difference = sampled.map(|(g, e)| (f64::from(*g) - e).powi(2)).sum::<f64>().sqrt();
+                let size = expected.samples.iter().map(|e| e * e).sum::<f64>().sqrt();
+                assert!(difference <= 1e-3 * size.max(1e-12), "{name}: off by {difference} of {size}");
+            }
+        }
+        let lr = schedule.lr(step as u64);
+        let (values, gradients) = model.backbone.values_and_gradients_mut();
+        backbone_sgd.step(values, gradients, lr);
+        projector_sgd.step(&mut model.projector, &mut output.gradients, lr).unwrap();
+        predictor_sgd.step(&mut model.predictor, &mut output.gradients, schedule.full_lr()).unwrap();
+    }
+}
+
+#[test]
+fn state_round_trips() {
+    let model = model();
+    let mut other = SimSiam::build(
+        model.backbone.config(),
+        &ProjectorConfig { hidden_dim: 64, output_dim: 48, num_layers: 3, output_bn: true },
+        &PredictorConfig { hidden_dim: 24 },
+        9,
+    )
+    .unwrap();
+    assert_ne!(other.state_dict(), model.state_dict());
+    other.load_state_dict(&model.state_dict()).unwrap();
+    assert_eq!(other.state_dict(), model.state_dict());
+}

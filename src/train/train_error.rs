@@ -1,0 +1,58 @@
+//! Why training failed.
+
+use crate::model::simsiam::SimSiamError;
+
+use super::checkpoint::CheckpointError;
+
+/// Why training failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The user asked to stop; a checkpoint was saved.
+    #[error("stopped on request")]
+    Cancelled,
+    /// Fewer images than one batch.
+    #[error("{found} images are fewer than one batch of {batch_size}")]
+    TooFewImages {
+        /// Images there are.
+        found: usize,
+        /// Images that a batch takes.
+        batch_size: u32,
+    },
+    /// The loss is no longer a number.
+    #[error("the loss is no longer finite at step {step} of epoch {epoch}")]
+    NotFinite {
+        /// From 1.
+        epoch: u32,
+        /// From 1.
+        step: u64,
+    },
+    /// The representation collapsed, and the pipeline says to stop then.
+    #[error("{0}")]
+    Collapsed(String),
+    /// The networks refused.
+    #[error(transparent)]
+    Model(#[from] SimSiamError),
+    /// A checkpoint could not be made.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A checkpoint could not be written or read, or the monitor failed.
+    #[error(transparent)]
+    Host(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl TrainError {
+    /// What the user can do, if we know.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::TooFewImages { found, .. } => {
+                Some(format!("set `batch_size` to at most {found}, or give `dataset` more images"))
+            }
+            Self::NotFinite { .. } => Some(
+                "lower `optimizer.sgd.base_lr` or add `schedule.cosine.warmup_epochs`; the rate grows with \
+                 `batch_size` (lr = base_lr · batch_size / 256)"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
