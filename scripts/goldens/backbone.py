@@ -151,10 +151,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     case("darknet_tiny", "own", 4, 32)
     case("darknet_tiny", "own", 3, 27)
-    case("resnet18", "imagenet", 4, 65)
-    case("resnet18", "imagenet", 5, 64)
-    case("resnet18", "cifar", 4, 16)
+    case("resnet18", "imagenet", 5, 64, calm=True)
     case("resnet18", "cifar", 3, 19)
-    for backbone in ["resnet34", "resnet50"]:
+    for backbone in ["resnet18", "resnet34", "resnet50"]:
         case(backbone, "imagenet", 4, 65, calm=True)
         case(backbone, "cifar", 4, 16, calm=True)

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::backbone_config::{BackboneConfig, Stem};
 use super::backbone_error::BackboneError;
+use super::cpu::scratch::Scratch;
 use super::darknet_tiny::build_darknet_tiny;
 use super::execute;
 use super::init::initial_values;
@@ -31,7 +32,8 @@ pub struct Backbone {
     parameters: Parameters,
     passes: [Pass; NUM_PASSES],
     gradient_slots: SharedSlots,
-    eval_slots: Mutex<SharedSlots>,
+    scratch: Scratch,
+    eval: Mutex<(SharedSlots, Scratch)>,
 }
 
 impl Backbone {
@@ -56,7 +58,8 @@ impl Backbone {
             parameters,
             passes: Default::default(),
             gradient_slots: SharedSlots::default(),
-            eval_slots: Mutex::default(),
+            scratch: Scratch::default(),
+            eval: Mutex::default(),
         })
     }
 
@@ -133,7 +136,7 @@ impl Backbone {
         }
         let pass = &mut self.passes[pass];
         pass.fit(&self.program, dims, n);
-        Ok(execute::forward_train(&self.program, &mut self.parameters, pass, images, n))
+        Ok(execute::forward_train(&self.program, &mut self.parameters, pass, images, n, &mut self.scratch))
     }
 
     /// Adds the gradients for `grad_features` `[n, feature_dim]` and consumes what `pass` kept.
@@ -149,7 +152,14 @@ impl Backbone {
         let expected = kept.n * self.program.feature_dim;
         check_length("grad_features", "[n, feature_dim]", grad_features.len(), expected)?;
         self.gradient_slots.fit_gradients(&self.program, &kept.dims, kept.n);
-        execute::backward(&self.program, &mut self.parameters, kept, &mut self.gradient_slots, grad_features);
+        execute::backward(
+            &self.program,
+            &mut self.parameters,
+            kept,
+            &mut self.gradient_slots,
+            grad_features,
+            &mut self.scratch,
+        );
         Ok(())
     }
 
@@ -162,11 +172,12 @@ impl Backbone {
     pub fn forward_eval(&self, images: &[f32], n: usize, image_size: usize) -> Result<Vec<f32>, BackboneError> {
         let dims = self.check_batch(images, n, image_size)?;
         // Taken, not held: a second caller at the same time gets memory of its own.
-        let take = || std::mem::take(&mut *self.eval_slots.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut slots = take();
+        let take = || std::mem::take(&mut *self.eval.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut slots, mut scratch) = take();
         slots.fit_activations(&self.program, &dims, n);
-        let features = execute::forward_eval(&self.program, &self.parameters, &mut slots, &dims, images, n);
-        *self.eval_slots.lock().unwrap_or_else(PoisonError::into_inner) = slots;
+        let features =
+            execute::forward_eval(&self.program, &self.parameters, &mut slots, &dims, images, n, &mut scratch);
+        *self.eval.lock().unwrap_or_else(PoisonError::into_inner) = (slots, scratch);
         Ok(features)
     }
 

@@ -1,5 +1,6 @@
 //! Walks the program: forward in training and at inference, and backward.
 
+use super::cpu::scratch::Scratch;
 use super::layers::{Dims, conv_bn};
 use super::op::{Op, Residual, Slot};
 use super::parameters::Parameters;
@@ -13,6 +14,7 @@ pub(super) fn forward_train(
     pass: &mut Pass,
     images: &[f32],
     n: usize,
+    scratch: &mut Scratch,
 ) -> Vec<f32> {
     let mut buffer = pass.slots.take(IMAGES.0);
     buffer[..images.len()].copy_from_slice(images);
@@ -36,7 +38,16 @@ pub(super) fn forward_train(
                 };
                 let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
-                conv_bn::forward_train(&shape, weight, bn, read(*input), residual.map(read), *relu, &mut buffers);
+                conv_bn::forward_train(
+                    &shape,
+                    weight,
+                    bn,
+                    read(*input),
+                    residual.map(read),
+                    *relu,
+                    &mut buffers,
+                    scratch,
+                );
                 parameters.running[layer.norm] = running;
                 pass.conv_outputs.put(idx, conv_output);
             }
@@ -52,6 +63,7 @@ pub(super) fn forward_train(
 }
 
 /// Forward with running statistics; keeps nothing. Returns the features.
+#[allow(clippy::too_many_arguments, reason = "what it reads and where it works")]
 pub(super) fn forward_eval(
     program: &Program,
     parameters: &Parameters,
@@ -59,6 +71,7 @@ pub(super) fn forward_eval(
     dims: &[Dims],
     images: &[f32],
     n: usize,
+    scratch: &mut Scratch,
 ) -> Vec<f32> {
     for op in &program.ops {
         let output = op.output();
@@ -71,7 +84,7 @@ pub(super) fn forward_eval(
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 let running = &parameters.running[layer.norm];
                 let residual = residual.map(read);
-                conv_bn::forward_eval(&shape, weight, bn, running, read(*input), residual, *relu, out);
+                conv_bn::forward_eval(&shape, weight, bn, running, read(*input), residual, *relu, out, scratch);
             }
             Op::MaxPool { layer, input, .. } => layer.forward(dims[input.0], dims[output.0], read(*input), out),
             Op::GlobalPool { layer, input, .. } => layer.forward(dims[input.0], read(*input), out),
@@ -88,6 +101,7 @@ pub(super) fn backward(
     pass: &mut Pass,
     gradients: &mut SharedSlots,
     grad_features: &[f32],
+    scratch: &mut Scratch,
 ) {
     let n = std::mem::take(&mut pass.n);
     let pass = &*pass;
@@ -114,7 +128,7 @@ pub(super) fn backward(
                     conv_bn::backward_norm(&kept, *relu, residual, d, &mut grads);
                 });
                 with_gradient(gradients, &mut written, *input, |d_input| {
-                    conv_bn::backward_conv(&shape, weight, read(*input), d, grads.weight, d_input);
+                    conv_bn::backward_conv(&shape, weight, read(*input), d, grads.weight, d_input, scratch);
                 });
             }
             Op::MaxPool { layer, input, .. } => {

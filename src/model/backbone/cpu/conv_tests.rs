@@ -2,6 +2,7 @@
 
 use super::conv::{self, ConvShape};
 use super::reference::{self, deviation, numbers, shape};
+use super::scratch::Scratch;
 
 /// Kernels 1, 3, 7; strides 1, 2; odd sizes; channels that fill no vector; a batch of one.
 fn shapes() -> Vec<ConvShape> {
@@ -20,17 +21,51 @@ fn shapes() -> Vec<ConvShape> {
         shape(2, [13, 13], [130, 17], [3, 1, 1]),
         shape(1, [6, 6], [5, 3], [3, 1, 0]),
         shape(40, [6, 6], [160, 20], [1, 1, 0]),
+        // Winograd: odd images, the edge of one task after the other, weights that are too large for one task.
+        shape(1, [40, 33], [17, 19], [3, 1, 1]),
+        shape(5, [2, 2], [32, 48], [3, 1, 1]),
+        shape(2, [3, 5], [20, 16], [3, 1, 1]),
+        shape(3, [7, 6], [150, 160], [3, 1, 1]),
+        shape(2, [2, 2], [210, 220], [3, 1, 1]),
+        shape(3, [40, 40], [16, 17], [3, 1, 1]),
     ]
 }
 
 const TOLERANCE: f64 = 1e-5;
 
 #[test]
+fn winograd_is_accurate_for_every_size() {
+    let mut worst = [0.0_f64; 3];
+    for size in (1..=14).chain([17, 23, 40]) {
+        let s = shape(1 + size % 3, [size, size * 7 % 11 + 1], [16 + size % 5, 18 - size % 3], [3, 1, 1]);
+        let w = numbers(2, s.depth() * s.output.channels);
+        let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(3, s.n * s.output.len()));
+        let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![0.0; w.len()]);
+        let scratch = &mut Scratch::default();
+        conv::forward(&s, &x, &w, &mut y, scratch, |_, _| ());
+        conv::data_gradient(&s, &dy, &w, &mut dx, false, scratch);
+        conv::weight_gradient(&s, &x, &dy, &mut dw, scratch);
+        worst[0] = worst[0].max(deviation(&y, &reference::forward(&s, &x, &w)));
+        worst[1] = worst[1].max(deviation(&dx, &reference::data_gradient(&s, &dy, &w)));
+        worst[2] = worst[2].max(deviation(&dw, &reference::weight_gradient(&s, &x, &dy)));
+    }
+    println!("forward {:.1e}, data gradient {:.1e}, weight gradient {:.1e}", worst[0], worst[1], worst[2]);
+    assert!(worst.iter().all(|w| *w < 3e-6), "{worst:?}");
+}
+
+#[test]
 fn forward_is_the_direct_sum() {
     for s in shapes() {
         let (x, w) = (numbers(1, s.n * s.input.len()), numbers(2, s.depth() * s.output.channels));
         let mut y = vec![f32::NAN; s.n * s.output.len()];
-        conv::forward(&s, &x, &w, &mut y);
+        let done = conv::forward(&s, &x, &w, &mut y, &mut Scratch::default(), |first, y| (first, y.to_vec()));
+        let mut next = 0;
+        for (first, block) in done {
+            assert_eq!(first * s.output.channels, next);
+            assert!(block == y[next..][..block.len()]);
+            next += block.len();
+        }
+        assert_eq!(next, y.len());
         let error = deviation(&y, &reference::forward(&s, &x, &w));
         assert!(error < TOLERANCE, "{s:?}: {error}");
     }
@@ -42,7 +77,7 @@ fn weight_gradient_is_the_direct_sum_and_is_added() {
         let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(2, s.n * s.output.len()));
         let before = numbers(3, s.depth() * s.output.channels);
         let mut dw = before.clone();
-        conv::weight_gradient(&s, &x, &dy, &mut dw);
+        conv::weight_gradient(&s, &x, &dy, &mut dw, &mut Scratch::default());
         let mut expected = reference::weight_gradient(&s, &x, &dy);
         expected.iter_mut().zip(&before).for_each(|(e, b)| *e += f64::from(*b));
         let error = deviation(&dw, &expected);
@@ -56,12 +91,12 @@ fn data_gradient_is_the_direct_sum_written_or_added() {
         let (dy, w) = (numbers(1, s.n * s.output.len()), numbers(2, s.depth() * s.output.channels));
         let mut expected = reference::data_gradient(&s, &dy, &w);
         let mut dx = vec![f32::NAN; s.n * s.input.len()];
-        conv::data_gradient(&s, &dy, &w, &mut dx, false);
+        conv::data_gradient(&s, &dy, &w, &mut dx, false, &mut Scratch::default());
         let error = deviation(&dx, &expected);
         assert!(error < TOLERANCE, "{s:?}: {error}");
         let mut dx = numbers(3, s.n * s.input.len());
         expected.iter_mut().zip(&dx).for_each(|(e, b)| *e += f64::from(*b));
-        conv::data_gradient(&s, &dy, &w, &mut dx, true);
+        conv::data_gradient(&s, &dy, &w, &mut dx, true, &mut Scratch::default());
         let error = deviation(&dx, &expected);
         assert!(error < TOLERANCE, "{s:?}, added: {error}");
     }
@@ -73,6 +108,7 @@ fn one_bad_pixel_stays_visible() {
     let mut x = numbers(1, s.n * s.input.len());
     x[17] = f32::NAN;
     let mut y = vec![0.0; s.n * s.output.len()];
-    conv::forward(&s, &x, &numbers(2, s.depth() * s.output.channels), &mut y);
+    let w = numbers(2, s.depth() * s.output.channels);
+    conv::forward(&s, &x, &w, &mut y, &mut Scratch::default(), |_, _| ());
     assert!(y.iter().any(|v| v.is_nan()));
 }

@@ -8,6 +8,9 @@ pub(super) mod batch_norm;
 pub(super) mod conv;
 #[cfg(test)]
 mod conv_tests;
+mod direct;
+#[cfg(target_arch = "x86_64")]
+mod gemm_kernel;
 mod im2col;
 mod matrix;
 #[cfg(test)]
@@ -17,4 +20,8 @@ pub(super) mod pool;
 mod pool_tests;
 #[cfg(test)]
 mod reference;
-mod scratch;
+pub(super) mod scratch;
+mod shared_mut;
+mod vector;
+mod winograd;
+mod winograd_transform;

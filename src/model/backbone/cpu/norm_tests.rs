@@ -1,7 +1,7 @@
 //! Batch norm against its slow twin and finite differences.
 
 use super::super::op::Residual;
-use super::batch_norm::{self, Affine, BackwardInput};
+use super::batch_norm::{self, Affine, BackwardInput, Moments};
 use super::reference::{deviation, numbers};
 
 const EPSILON: f64 = 1e-5;
@@ -50,7 +50,7 @@ struct Case {
 fn case(rows: usize, channels: usize, offset: f32) -> Case {
     let y: Vec<f32> = numbers(1, rows * channels).iter().map(|v| v + offset).collect();
     let (gamma, beta) = (numbers(2, channels), numbers(3, channels));
-    let moments = batch_norm::moments(&y, channels);
+    let moments = Moments::of(&y, channels);
     let inv: Vec<f64> = moments.squares.iter().map(|s| 1.0 / (s / rows as f64 + EPSILON).sqrt()).collect();
     let scale: Vec<f64> = inv.iter().zip(&gamma).map(|(i, g)| i * f64::from(*g)).collect();
     let shift = scale.iter().zip(&moments.mean).zip(&beta).map(|((s, m), b)| (f64::from(*b) - s * m) as f32).collect();
@@ -69,7 +69,8 @@ fn case(rows: usize, channels: usize, offset: f32) -> Case {
 fn moments_survive_a_mean_far_from_zero() {
     for (rows, channels) in [(2, 1), (127, 5), (128, 16), (1000, 33)] {
         let y: Vec<f32> = numbers(1, rows * channels).iter().map(|v| v + 1000.0).collect();
-        let moments = batch_norm::moments(&y, channels);
+        let parts: Vec<Moments> = y.chunks(100 * channels).map(|part| Moments::of(part, channels)).collect();
+        let moments = Moments::merge(&parts, channels);
         assert_eq!(moments.count, rows);
         for c in 0..channels {
             let column: Vec<f64> = y.iter().skip(c).step_by(channels).map(|v| f64::from(*v)).collect();
@@ -91,7 +92,7 @@ fn forward_is_the_twins_in_every_variant() {
             let expected = layer(&wide(&k.y), &wide(&k.gamma), &wide(&k.beta), &wide(&k.r), residual, relu);
             assert!(deviation(&out, &expected) < 1e-5);
             let mut in_place = k.y.clone();
-            batch_norm::normalize_in_place(&mut in_place, &k.affine, residual.map(|()| &k.r[..]), relu);
+            batch_norm::normalize_block(&mut in_place, &k.affine, residual.map(|()| &k.r[..]), relu);
             assert_eq!(in_place, out);
         }
     }
@@ -148,7 +149,7 @@ fn backward_is_the_slope_of_forward_in_every_variant() {
 fn not_a_number_passes_the_relu() {
     let mut y = vec![f32::NAN, -1.0];
     let affine = Affine { scale: vec![1.0; 2], shift: vec![0.0; 2] };
-    batch_norm::normalize_in_place(&mut y, &affine, Residual::None, true);
+    batch_norm::normalize_block(&mut y, &affine, Residual::None, true);
     assert!(y[0].is_nan());
     assert_eq!(y[1], 0.0);
 }

@@ -2,6 +2,7 @@
 
 use super::super::cpu::batch_norm::{self, Affine, BackwardInput, Moments, ResidualGradient};
 use super::super::cpu::conv::{self, ConvShape};
+use super::super::cpu::scratch::Scratch;
 use super::super::op::Residual;
 use super::{Dims, window_output};
 
@@ -148,6 +149,7 @@ impl ConvBn {
 }
 
 /// Forward with batch statistics.
+#[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn forward_train(
     shape: &ConvShape,
     weight: &[f32],
@@ -156,9 +158,11 @@ pub(crate) fn forward_train(
     residual: Residual<&[f32]>,
     relu: bool,
     buffers: &mut TrainBuffers<'_>,
+    scratch: &mut Scratch,
 ) {
-    conv::forward(shape, input, weight, buffers.conv_output);
-    let moments = batch_norm::moments(buffers.conv_output, shape.output.channels);
+    let channels = shape.output.channels;
+    let parts = conv::forward(shape, input, weight, buffers.conv_output, scratch, |_, y| Moments::of(y, channels));
+    let moments = Moments::merge(&parts, channels);
     buffers.running.track(&moments);
     *buffers.statistics = BatchStatistics::from_moments(&moments, bn);
     batch_norm::normalize(buffers.conv_output, &buffers.statistics.affine, residual, relu, buffers.output);
@@ -175,11 +179,16 @@ pub(crate) fn forward_eval(
     residual: Residual<&[f32]>,
     relu: bool,
     output: &mut [f32],
+    scratch: &mut Scratch,
 ) {
     let mean: Vec<f64> = running.mean.iter().map(|m| f64::from(*m)).collect();
     let inv_std: Vec<f64> = running.variance.iter().map(|v| 1.0 / (f64::from(*v) + EPSILON).sqrt()).collect();
-    conv::forward(shape, input, weight, output);
-    batch_norm::normalize_in_place(output, &affine(bn, &mean, &inv_std), residual, relu);
+    let affine = affine(bn, &mean, &inv_std);
+    let channels = shape.output.channels;
+    conv::forward(shape, input, weight, output, scratch, |first, y| {
+        let residual = residual.map(|r| &r[first * channels..][..y.len()]);
+        batch_norm::normalize_block(y, &affine, residual, relu);
+    });
 }
 
 /// First half of the way back, through ReLU, residual and batch norm: turns `d` from the gradient of the layer's
@@ -204,9 +213,10 @@ pub(crate) fn backward_conv(
     d: &[f32],
     d_weight: &mut [f32],
     d_input: Option<(&mut [f32], bool)>,
+    scratch: &mut Scratch,
 ) {
-    conv::weight_gradient(shape, input, d, d_weight);
+    conv::weight_gradient(shape, input, d, d_weight, scratch);
     if let Some((d_input, accumulate)) = d_input {
-        conv::data_gradient(shape, d, weight, d_input, accumulate);
+        conv::data_gradient(shape, d, weight, d_input, accumulate, scratch);
     }
 }
