@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use simsiam_pipe::model::backbone::{Backbone, BackboneConfig, ResnetConfig, Stem};
 
-const STEPS: usize = 5;
+const STEPS: usize = 12;
 
 fn main() {
     let given: Vec<String> = std::env::args().skip(1).filter(|arg| arg.contains(':')).collect();

@@ -102,44 +102,92 @@ fn elementwise_block(channels: usize) -> usize {
 pub(crate) fn normalize(y: &[f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool, out: &mut [f32]) {
     let block = elementwise_block(affine.scale.len()) * affine.scale.len();
     out.par_chunks_mut(block).zip(y.par_chunks(block)).enumerate().for_each(|(idx, (out, y))| {
-        out.copy_from_slice(y);
-        normalize_block(out, affine, residual.map(|r| &r[idx * block..][..y.len()]), relu);
+        let residual = residual.map(|r| &r[idx * block..][..y.len()]);
+        let (scale, shift) = (&affine.scale, &affine.shift);
+        match variant(residual, relu) {
+            (NO_RESIDUAL, false) => normalize_rows::<NO_RESIDUAL, false>(y, scale, shift, &[], out),
+            (NO_RESIDUAL, _) => normalize_rows::<NO_RESIDUAL, true>(y, scale, shift, &[], out),
+            (BEFORE_RELU, _) => normalize_rows::<BEFORE_RELU, true>(y, scale, shift, added(residual), out),
+            (_, false) => normalize_rows::<AFTER_RELU, false>(y, scale, shift, added(residual), out),
+            (_, true) => normalize_rows::<AFTER_RELU, true>(y, scale, shift, added(residual), out),
+        }
     });
 }
 
 /// `normalize` in place, on this thread.
 pub(crate) fn normalize_block(y: &mut [f32], affine: &Affine, residual: Residual<&[f32]>, relu: bool) {
-    let Affine { scale, shift } = affine;
-    match (residual, relu) {
-        (Residual::None, false) => normalize_rows::<NO_RESIDUAL, false>(y, scale, shift, &[]),
-        (Residual::None, true) => normalize_rows::<NO_RESIDUAL, true>(y, scale, shift, &[]),
-        (Residual::BeforeRelu(r), true) => normalize_rows::<BEFORE_RELU, true>(y, scale, shift, r),
-        (Residual::AfterRelu(r), true) => normalize_rows::<AFTER_RELU, true>(y, scale, shift, r),
-        (Residual::BeforeRelu(r) | Residual::AfterRelu(r), false) => {
-            normalize_rows::<AFTER_RELU, false>(y, scale, shift, r);
+    let (scale, shift) = (&affine.scale, &affine.shift);
+    match variant(residual, relu) {
+        (NO_RESIDUAL, false) => normalize_in_place::<NO_RESIDUAL, false>(y, scale, shift, &[]),
+        (NO_RESIDUAL, _) => normalize_in_place::<NO_RESIDUAL, true>(y, scale, shift, &[]),
+        (BEFORE_RELU, _) => normalize_in_place::<BEFORE_RELU, true>(y, scale, shift, added(residual)),
+        (_, false) => normalize_in_place::<AFTER_RELU, false>(y, scale, shift, added(residual)),
+        (_, true) => normalize_in_place::<AFTER_RELU, true>(y, scale, shift, added(residual)),
+    }
+}
+
+fn added(residual: Residual<&[f32]>) -> &[f32] {
+    residual.added().unwrap_or(&[])
+}
+
+/// Where the residual enters; without a ReLU both places are the same.
+fn variant(residual: Residual<&[f32]>, relu: bool) -> (u8, bool) {
+    match residual {
+        Residual::None => (NO_RESIDUAL, relu),
+        Residual::BeforeRelu(_) if relu => (BEFORE_RELU, relu),
+        Residual::BeforeRelu(_) | Residual::AfterRelu(_) => (AFTER_RELU, relu),
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be inlined into the function that has the target feature")]
+fn normalized<const RESIDUAL: u8, const RELU: bool>(y: f32, scale: f32, shift: f32, added: f32) -> f32 {
+    let mut v = y * scale + shift;
+    if RESIDUAL == BEFORE_RELU {
+        v += added;
+    }
+    if RELU {
+        // Written so that NaN stays NaN.
+        v = if v < 0.0 { 0.0 } else { v };
+    }
+    if RESIDUAL == AFTER_RELU {
+        v += added;
+    }
+    v
+}
+
+multiversion! {
+    fn normalize_rows<const RESIDUAL: u8, const RELU: bool>(
+        y: &[f32],
+        scale: &[f32],
+        shift: &[f32],
+        residual: &[f32],
+        out: &mut [f32],
+    ) {
+        let channels = scale.len();
+        let shift = &shift[..channels];
+        for (idx, (out, y)) in out.chunks_exact_mut(channels).zip(y.chunks_exact(channels)).enumerate() {
+            let added = if RESIDUAL == NO_RESIDUAL { scale } else { &residual[idx * channels..][..channels] };
+            for c in 0..channels {
+                out[c] = normalized::<RESIDUAL, RELU>(y[c], scale[c], shift[c], added[c]);
+            }
         }
     }
 }
 
 multiversion! {
-    fn normalize_rows<const RESIDUAL: u8, const RELU: bool>(y: &mut [f32], scale: &[f32], shift: &[f32], residual: &[f32]) {
+    fn normalize_in_place<const RESIDUAL: u8, const RELU: bool>(
+        y: &mut [f32],
+        scale: &[f32],
+        shift: &[f32],
+        residual: &[f32],
+    ) {
         let channels = scale.len();
         let shift = &shift[..channels];
-        for (idx, row) in y.chunks_exact_mut(channels).enumerate() {
+        for (idx, y) in y.chunks_exact_mut(channels).enumerate() {
             let added = if RESIDUAL == NO_RESIDUAL { scale } else { &residual[idx * channels..][..channels] };
             for c in 0..channels {
-                let mut v = row[c] * scale[c] + shift[c];
-                if RESIDUAL == BEFORE_RELU {
-                    v += added[c];
-                }
-                if RELU {
-                    // Written so that NaN stays NaN.
-                    v = if v < 0.0 { 0.0 } else { v };
-                }
-                if RESIDUAL == AFTER_RELU {
-                    v += added[c];
-                }
-                row[c] = v;
+                y[c] = normalized::<RESIDUAL, RELU>(y[c], scale[c], shift[c], added[c]);
             }
         }
     }

@@ -15,8 +15,9 @@ use super::matrix::{Matrix, multiply_packed, packed_len, panel_width};
 use super::scratch::{Scratch, with_scratch};
 use super::shared_mut::SharedMut;
 use super::winograd_transform::{
-    Filter2, Filter4, FilterGradient2, FilterGradient4, Input2, Input4, MAX_TILE, Output2, Output4, OutputGradient2,
-    OutputGradient4, Tile, Transform, transform_tile,
+    Filter2, Filter4, FilterGradient2, FilterGradient4, FilterGradientPair, FilterPair, Input2, Input4, InputPair,
+    MAX_TILE, Output2, Output4, OutputGradient2, OutputGradient4, OutputGradientPair, OutputPair, Tile, Transform,
+    transform_tile,
 };
 
 /// Channels below which transforms cost more than they save.
@@ -25,9 +26,21 @@ const MIN_CHANNELS: usize = 16;
 /// Transformed weights up to this many values stay near enough for every task to read all of them.
 const MAX_FUSED_WEIGHTS: usize = 40 << 14;
 
+/// Which filtering a tile gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    /// F(4×4, 3×3).
+    Four,
+    /// F(2×2, 3×3).
+    Two,
+    /// The whole image is 2×2.
+    Pair,
+}
+
 /// How an image is covered.
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
+    scheme: Scheme,
     /// Outputs of a tile in one direction.
     outputs: usize,
     /// Images.
@@ -46,15 +59,16 @@ impl Tiling {
             return None;
         }
         let (height, width) = (shape.output.height, shape.output.width);
-        let tiling = |outputs: usize| Tiling {
-            outputs,
-            n: shape.n,
-            height,
-            width,
-            rows: height.div_ceil(outputs),
-            columns: width.div_ceil(outputs),
+        let tiling = |scheme: Scheme| {
+            let outputs = if scheme == Scheme::Four { 4 } else { 2 };
+            let (rows, columns) = (height.div_ceil(outputs), width.div_ceil(outputs));
+            Tiling { scheme, outputs, n: shape.n, height, width, rows, columns }
         };
-        let best = [tiling(4), tiling(2)].into_iter().min_by_key(Tiling::products_of_image)?;
+        let best = if (height, width) == (2, 2) {
+            tiling(Scheme::Pair)
+        } else {
+            [tiling(Scheme::Four), tiling(Scheme::Two)].into_iter().min_by_key(Tiling::products_of_image)?
+        };
         // The transforms must pay, too.
         (best.products_of_image() * 3 / 2 <= 9 * height * width).then_some(best)
     }
@@ -63,12 +77,17 @@ impl Tiling {
         self.rows * self.columns * self.frequencies()
     }
 
-    fn edge(&self) -> usize {
-        self.outputs + 2
+    fn frequencies(&self) -> usize {
+        match self.scheme {
+            Scheme::Four => 36,
+            Scheme::Two => 16,
+            Scheme::Pair => 9,
+        }
     }
 
-    fn frequencies(&self) -> usize {
-        self.edge() * self.edge()
+    /// Pixels that a tile reads above and left of its outputs.
+    fn before(&self) -> usize {
+        usize::from(self.scheme != Scheme::Pair)
     }
 
     fn tile_rows(&self) -> usize {
@@ -286,13 +305,13 @@ pub(super) fn forward<T: Send>(
 ) -> Vec<T> {
     let Some(tiling) = Tiling::of(shape) else { return Vec::new() };
     let (cin, cout) = (shape.input.channels, shape.output.channels);
-    if tiling.outputs == 4 {
-        let weights = |out: &mut [f32]| transform_weights::<Filter4>(w, cin, cout, out);
-        convolve::<Input4, Output4, T>(&tiling, cin, cout, x, 0, weights, y, false, scratch, finish)
-    } else {
-        let weights = |out: &mut [f32]| transform_weights::<Filter2>(w, cin, cout, out);
-        convolve::<Input2, Output2, T>(&tiling, cin, cout, x, 0, weights, y, false, scratch, finish)
-    }
+    let (call, weights): (Convolve<T, _>, TransformWeights) = match tiling.scheme {
+        Scheme::Four => (convolve::<Input4, Output4, T, _>, transform_weights::<Filter4>),
+        Scheme::Two => (convolve::<Input2, Output2, T, _>, transform_weights::<Filter2>),
+        Scheme::Pair => (convolve::<InputPair, OutputPair, T, _>, transform_weights::<FilterPair>),
+    };
+    let weights = |out: &mut [f32]| weights(w, cin, cout, out);
+    call(&tiling, [cin, cout], x, 0, &weights, y, false, scratch, finish)
 }
 
 /// `dx = dL/dx`, or `dx += dL/dx`: the convolution of `dy` with the turned kernel.
@@ -306,14 +325,17 @@ pub(super) fn data_gradient(
 ) {
     let Some(tiling) = Tiling::of(shape) else { return };
     let (cin, cout) = (shape.input.channels, shape.output.channels);
-    let _: Vec<()> = if tiling.outputs == 4 {
-        let weights = |out: &mut [f32]| turned::<Filter4>(w, cin, cout, out);
-        convolve::<Input4, Output4, ()>(&tiling, cout, cin, dy, w.len(), weights, dx, accumulate, scratch, |_, _| ())
-    } else {
-        let weights = |out: &mut [f32]| turned::<Filter2>(w, cin, cout, out);
-        convolve::<Input2, Output2, ()>(&tiling, cout, cin, dy, w.len(), weights, dx, accumulate, scratch, |_, _| ())
+    let (call, weights): (Convolve<(), _>, TransformWeights) = match tiling.scheme {
+        Scheme::Four => (convolve::<Input4, Output4, (), _>, turned::<Filter4>),
+        Scheme::Two => (convolve::<Input2, Output2, (), _>, turned::<Filter2>),
+        Scheme::Pair => (convolve::<InputPair, OutputPair, (), _>, turned::<FilterPair>),
     };
+    let weights = |out: &mut [f32]| weights(w, cin, cout, out);
+    call(&tiling, [cout, cin], dy, w.len(), &weights, dx, accumulate, scratch, nothing);
 }
+
+/// Gradients are not looked at while they are in the cache.
+fn nothing(_: usize, _: &mut [f32]) {}
 
 /// Transformed turned weights; the turned weights themselves lie at the end of `out`.
 fn turned<T: Transform>(w: &[f32], cin: usize, cout: usize, out: &mut [f32]) {
@@ -323,18 +345,24 @@ fn turned<T: Transform>(w: &[f32], cin: usize, cout: usize, out: &mut [f32]) {
     transform_weights::<T>(turned, cout, cin, out);
 }
 
+/// `transform_weights` or `turned` for one of the schemes.
+type TransformWeights = fn(&[f32], usize, usize, &mut [f32]);
+
+/// `convolve` for one of the schemes.
+type Convolve<T, F> =
+    fn(&Tiling, [usize; 2], &[f32], usize, &dyn Fn(&mut [f32]), &mut [f32], bool, &mut Scratch, F) -> Vec<T>;
+
 #[allow(clippy::too_many_arguments, reason = "the two directions share it")]
-fn convolve<I: Transform, O: Transform, T: Send>(
+fn convolve<I: Transform, O: Transform, T: Send, F: Fn(usize, &mut [f32]) -> T + Sync>(
     tiling: &Tiling,
-    cin: usize,
-    cout: usize,
+    [cin, cout]: [usize; 2],
     x: &[f32],
     extra_weights: usize,
-    transform: impl Fn(&mut [f32]),
+    transform: &dyn Fn(&mut [f32]),
     y: &mut [f32],
     accumulate: bool,
     scratch: &mut Scratch,
-    finish: impl Fn(usize, &mut [f32]) -> T + Sync,
+    finish: F,
 ) -> Vec<T> {
     let (frequencies, weights_of) = (tiling.frequencies(), packed_len(cin, cout));
     let weights_len = frequencies * weights_of;
@@ -355,7 +383,7 @@ fn convolve<I: Transform, O: Transform, T: Send>(
                 // SAFETY: all frequencies of `from` begin one slot late and fit; this thread owns the slots.
                 unsafe {
                     let target = slots[slot..].as_mut_ptr();
-                    transform_pixels::<I>(tiling, x, range.clone(), 1, zeros, from, range.start, target);
+                    transform_pixels::<I>(tiling, x, range.clone(), tiling.before(), zeros, from, range.start, target);
                 }
                 for (f, weights) in weights.chunks_exact(weights_of).enumerate().take(frequencies) {
                     let (products, pixels) = slots[f * slot..].split_at_mut(slot);
@@ -400,7 +428,7 @@ fn convolve<I: Transform, O: Transform, T: Send>(
         starts.par_iter().for_each(|&start| {
             let rows = start..range.end.min(start + task);
             // SAFETY: `pixels` holds all frequencies of `from`; tasks have tiles of their own.
-            unsafe { transform_pixels::<I>(tiling, x, rows, 1, zeros, from, first, target.pointer(0)) };
+            unsafe { transform_pixels::<I>(tiling, x, rows, tiling.before(), zeros, from, first, target.pointer(0)) };
         });
         let pixels = &*pixels;
         products.par_chunks_mut(to.frequency).enumerate().take(frequencies).for_each(|(f, products)| {
@@ -423,11 +451,12 @@ fn convolve<I: Transform, O: Transform, T: Send>(
 pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
     let Some(tiling) = Tiling::of(shape) else { return };
     let (cin, cout) = (shape.input.channels, shape.output.channels);
-    if tiling.outputs == 4 {
-        gradient_of_weights::<Input4, OutputGradient4, FilterGradient4>(&tiling, cin, cout, x, dy, dw, scratch);
-    } else {
-        gradient_of_weights::<Input2, OutputGradient2, FilterGradient2>(&tiling, cin, cout, x, dy, dw, scratch);
-    }
+    let call = match tiling.scheme {
+        Scheme::Four => gradient_of_weights::<Input4, OutputGradient4, FilterGradient4>,
+        Scheme::Two => gradient_of_weights::<Input2, OutputGradient2, FilterGradient2>,
+        Scheme::Pair => gradient_of_weights::<InputPair, OutputGradientPair, FilterGradientPair>,
+    };
+    call(&tiling, cin, cout, x, dy, dw, scratch);
 }
 
 fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
@@ -465,7 +494,16 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
                     let (a, b) = (Layout::plain(tiles, cin), Layout::packed(tiles, cout));
                     // SAFETY: both buffers hold all frequencies and belong to this thread.
                     unsafe {
-                        transform_pixels::<I>(tiling, x, rows.clone(), 1, zeros, a, first, pixels.as_mut_ptr());
+                        transform_pixels::<I>(
+                            tiling,
+                            x,
+                            rows.clone(),
+                            tiling.before(),
+                            zeros,
+                            a,
+                            first,
+                            pixels.as_mut_ptr(),
+                        );
                         transform_pixels::<D>(tiling, dy, rows, 0, zeros, b, first, gradients.as_mut_ptr());
                     }
                     for (f, sums) in sums.chunks_exact_mut(cin * cout).enumerate() {
@@ -501,7 +539,7 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
             let rows = start..range.end.min(start + task);
             // SAFETY: both buffers hold all frequencies; tasks have tiles of their own.
             unsafe {
-                transform_pixels::<I>(tiling, x, rows.clone(), 1, zeros, a, first, to_pixels.pointer(0));
+                transform_pixels::<I>(tiling, x, rows.clone(), tiling.before(), zeros, a, first, to_pixels.pointer(0));
                 transform_pixels::<D>(tiling, dy, rows, 0, zeros, b, first, to_gradients.pointer(0));
             }
         });

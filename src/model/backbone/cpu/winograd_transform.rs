@@ -2,7 +2,8 @@
 //!
 //! `y = Aᵀ [(G g) ⊙ (Bᵀ d)]` gives m outputs of a filter `g` of 3 over m + 2 inputs `d` with m + 2 products; tiles
 //! nest it in both directions. F(4) interpolates at 0, ±√½, ±√2, ∞: the rounding error is smaller than with the
-//! usual 0, ±1, ±2, ∞, and the two outer coefficients are 1. F(2) interpolates at 0, ±1, ∞.
+//! usual 0, ±1, ±2, ∞, and the two outer coefficients are 1. F(2) interpolates at 0, ±1, ∞. Where the whole image is
+//! 2×2, half of a tile is padding, and three products in each direction are enough.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
@@ -153,6 +154,31 @@ transform! {
 transform! {
     /// A of F(2): the gradient of an output tile.
     OutputGradient2, 2 => 4, |y0, y1| { [y0, y0.add(y1), y0.sub(y1), y1] }
+}
+
+transform! {
+    /// An image of two pixels between zeros needs three products: `y0 = a g1 + b g2`, `y1 = a g0 + b g1`.
+    InputPair, 2 => 3, |a, b| { [a.add(b), b, a] }
+}
+
+transform! {
+    /// The filter for `InputPair`.
+    FilterPair, 3 => 3, |g0, g1, g2| { [g1, g2.sub(g1), g0.sub(g1)] }
+}
+
+transform! {
+    /// The gradient of a filter for `InputPair`.
+    FilterGradientPair, 3 => 3, |m0, m1, m2| { [m2, m0.sub(m1).sub(m2), m1] }
+}
+
+transform! {
+    /// The outputs for `InputPair`.
+    OutputPair, 3 => 2, |m0, m1, m2| { [m0.add(m1), m0.add(m2)] }
+}
+
+transform! {
+    /// The gradient of the outputs for `InputPair`.
+    OutputGradientPair, 2 => 3, |y0, y1| { [y0.add(y1), y0, y1] }
 }
 
 /// One tile to transform: each entry is a row of channels.
