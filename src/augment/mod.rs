@@ -22,6 +22,8 @@ pub mod normalize_pixels;
 pub mod planes;
 pub mod policy;
 pub mod policy_file;
+#[cfg(test)]
+mod policy_tests;
 pub mod portable_math;
 pub mod preview;
 pub mod resample;

@@ -84,7 +84,7 @@ impl LabelledLoader {
             return Err(DataError::config("there are no labelled images to learn from", "raise `label_fraction`"));
         }
         let batch_size = batch_size.min(subset.len());
-        let pool = build_pool()?;
+        let pool = build_pool(0)?;
         Ok(Self { shared: Arc::new(Shared { dataset, views, subset, seed, batch_size, pool }) })
     }
 

@@ -45,8 +45,22 @@ impl BatchLoader {
     /// # Errors
     /// When the dataset cannot fill one batch, or the system refuses threads.
     pub fn new(dataset: Arc<Dataset>, policy: Arc<Policy>, seed: u64, batch_size: usize) -> Result<Self, DataError> {
+        Self::with_threads(dataset, policy, seed, batch_size, 0)
+    }
+
+    /// The same with this many threads; 0 takes one for each core.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_threads(
+        dataset: Arc<Dataset>,
+        policy: Arc<Policy>,
+        seed: u64,
+        batch_size: usize,
+        num_threads: usize,
+    ) -> Result<Self, DataError> {
         check_batch_size(dataset.len(), batch_size)?;
-        let pool = build_pool()?;
+        let pool = build_pool(num_threads)?;
         Ok(Self { shared: Arc::new(Shared { dataset, policy, seed, batch_size, pool, spare: Mutex::default() }) })
     }
 
@@ -105,8 +119,9 @@ impl Shared {
     }
 }
 
-pub(super) fn build_pool() -> Result<ThreadPool, DataError> {
+pub(super) fn build_pool(num_threads: usize) -> Result<ThreadPool, DataError> {
     ThreadPoolBuilder::new()
+        .num_threads(num_threads)
         .thread_name(|idx| format!("loader-{idx}"))
         .build()
         .map_err(|error| DataError::Config { message: format!("cannot start loader threads: {error}"), help: None })

@@ -10,14 +10,20 @@ pub mod data_error;
 pub mod dataset;
 pub mod dataset_card;
 pub mod decode;
+#[cfg(test)]
+mod decode_tests;
 pub mod evaluation_loader;
 pub mod image_folder;
 pub mod image_source;
 pub mod ingest;
 pub mod ingest_config;
+#[cfg(test)]
+mod ingest_tests;
 mod jpeg_end;
 pub mod labelled_loader;
 pub mod loader;
+#[cfg(test)]
+mod loader_tests;
 mod prefetch;
 pub mod progress;
 pub mod scenes;

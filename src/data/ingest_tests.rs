@@ -1,0 +1,274 @@
+//! Folders of every shape through `ingest` and back through `Dataset`.
+
+use std::{fs, path::Path, sync::Mutex};
+
+use image::RgbImage;
+use serde_json::json;
+
+use super::{DataError, Dataset, DatasetCard, IngestConfig, Progress, ingest, store_writer::IMAGES_FILE};
+
+/// Keeps warnings, and may ask to stop.
+#[derive(Default)]
+struct Listener {
+    warnings: Mutex<Vec<String>>,
+    cancel: bool,
+}
+
+impl Progress for Listener {
+    fn images(&self, done: u64, total: u64) {
+        assert!(done <= total);
+    }
+    fn warn(&self, message: &str) {
+        self.warnings.lock().unwrap().push(message.to_owned());
+    }
+    fn is_cancelled(&self) -> bool {
+        self.cancel
+    }
+}
+
+struct Folder {
+    dir: tempfile::TempDir,
+    out: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new(images: &[&str]) -> Self {
+        let folder = Self { dir: tempfile::tempdir().unwrap(), out: tempfile::tempdir().unwrap() };
+        for (idx, name) in images.iter().enumerate() {
+            folder.image(name, 20 + idx as u32, 10);
+        }
+        folder
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join("images").join(name)
+    }
+
+    fn image(&self, name: &str, width: u32, height: u32) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 7) as u8, 40]));
+        image.save_with_format(path, image::ImageFormat::Png).unwrap();
+    }
+
+    fn config(options: serde_json::Value) -> IngestConfig {
+        let mut value = json!({ "source": { "image_folder": "images" } });
+        for (key, option) in options.as_object().unwrap() {
+            value[key] = option.clone();
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn ingest(&self, options: serde_json::Value) -> Result<(DatasetCard, Vec<String>), DataError> {
+        let listener = Listener::default();
+        let card = ingest(&Self::config(options), self.dir.path(), self.out.path(), &listener)?;
+        Ok((card, listener.warnings.into_inner().unwrap()))
+    }
+
+    fn open(&self) -> Dataset {
+        Dataset::open(self.out.path()).unwrap()
+    }
+}
+
+fn message(result: Result<(DatasetCard, Vec<String>), DataError>) -> String {
+    let error = result.unwrap_err();
+    format!("{error} | {}", error.help().unwrap_or_default())
+}
+
+#[test]
+fn class_folders_become_labels_sorted_by_class_and_path() {
+    let folder = Folder::new(&["sea/2.png", "sea/10.PNG", "berg/deep/er/a.png", "berg/b.png", "Ödland/日本.png"]);
+    let (card, warnings) = folder.ingest(json!({})).unwrap();
+    assert_eq!(card.class_names, ["berg", "sea", "Ödland"]);
+    assert_eq!(card.class_counts, [2, 2, 1]);
+    assert_eq!(card.file_names, ["berg/b.png", "berg/deep/er/a.png", "sea/10.PNG", "sea/2.png", "Ödland/日本.png"]);
+    assert_eq!(warnings, ["class `Ödland` has only one image"]);
+    let dataset = folder.open();
+    assert_eq!(dataset.labels(), Some(vec![0, 0, 1, 1, 2]));
+    assert_eq!(dataset.card(), &card);
+    assert_eq!((dataset.image(3).width, dataset.image(3).height), (20, 10));
+    assert_eq!(&dataset.image(3).rgb[3..6], &[3, 0, 40]);
+    assert_eq!((card.min_size, card.max_size), ([20, 10], [24, 10]));
+}
+
+#[test]
+fn a_flat_folder_is_unlabelled() {
+    let folder = Folder::new(&["b.png", "a.png"]);
+    let (card, _) = folder.ingest(json!({ "max_per_class": 1 })).unwrap();
+    assert_eq!((card.file_names, card.class_names.len()), (vec!["a.png".to_owned()], 0));
+    assert_eq!((folder.open().labels(), folder.open().label(0)), (None, None));
+    assert!(message(folder.ingest(json!({ "classes": ["x"] }))).contains("has no classes"));
+}
+
+#[test]
+fn a_doubled_folder_is_descended_into() {
+    let folder = Folder::new(&["seg/seg/sea/1.png", "seg/seg/sea/2.png", "seg/seg/wood/1.png", "seg/seg/wood/2.png"]);
+    let (card, _) = folder.ingest(json!({})).unwrap();
+    assert_eq!(card.class_names, ["sea", "wood"]);
+    assert_eq!(card.file_names[0], "seg/seg/sea/1.png");
+    let single = Folder::new(&["sea/1.png", "sea/2.png"]);
+    assert_eq!(single.ingest(json!({})).unwrap().0.class_names, ["sea"]);
+}
+
+#[test]
+fn hidden_and_other_files_are_ignored() {
+    let folder = Folder::new(&["a/1.png", "a/2.png", "a/.3.png", ".b/1.png", "b/1.png", "b/2.png"]);
+    fs::write(folder.path("a/notes.txt"), "text").unwrap();
+    fs::create_dir_all(folder.path("empty")).unwrap();
+    let (card, warnings) = folder.ingest(json!({})).unwrap();
+    assert_eq!((card.num_images, warnings.len()), (4, 0));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_but_not_in_circles() {
+    let folder = Folder::new(&["a/1.png", "a/2.png", "b/1.png", "b/2.png"]);
+    std::os::unix::fs::symlink(folder.path(""), folder.path("a/up")).unwrap();
+    std::os::unix::fs::symlink(folder.path("a/1.png"), folder.path("b/3.png")).unwrap();
+    let (card, _) = folder.ingest(json!({})).unwrap();
+    assert!(card.file_names.contains(&"b/3.png".to_owned()));
+    assert!(card.num_images < 20, "{:?}", card.file_names);
+    std::os::unix::fs::symlink("nowhere", folder.path("b/4.png")).unwrap();
+    assert!(message(folder.ingest(json!({}))).contains("cannot be read"));
+}
+
+#[test]
+fn images_beside_class_folders_are_left_out_with_a_warning() {
+    let folder = Folder::new(&["a/1.png", "a/2.png", "stray.png"]);
+    let (card, warnings) = folder.ingest(json!({})).unwrap();
+    assert_eq!(card.num_images, 2);
+    assert!(warnings[0].contains("stray.png"), "{warnings:?}");
+}
+
+#[test]
+fn classes_select_and_order() {
+    let folder = Folder::new(&["a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png", "c/2.png"]);
+    let (card, _) = folder.ingest(json!({ "classes": ["c", "a"], "max_per_class": 1 })).unwrap();
+    assert_eq!(card.file_names, ["c/1.png", "a/1.png"]);
+    assert_eq!(folder.open().labels(), Some(vec![0, 1]));
+    let folder = Folder::new(&["mountain/1.png", "sea/1.png"]);
+    let text = message(folder.ingest(json!({ "classes": ["mountian"] })));
+    assert!(text.contains("did you mean `mountain`?"), "{text}");
+    assert!(message(folder.ingest(json!({ "classes": ["sea", "sea"] }))).contains("twice"));
+}
+
+#[test]
+fn a_broken_file_fails_and_names_the_way_out() {
+    let folder = Folder::new(&["a/1.png", "a/3.png", "b/1.png", "b/2.png"]);
+    fs::write(folder.path("a/2.png"), "not an image").unwrap();
+    let text = message(folder.ingest(json!({})));
+    assert!(text.contains("`a/2.png`") && text.contains("on_error: skip"), "{text}");
+
+    let (card, warnings) = folder.ingest(json!({ "on_error": "skip" })).unwrap();
+    assert_eq!((card.num_images, card.skipped.len()), (4, 1));
+    assert_eq!(card.skipped[0].file, "a/2.png");
+    assert!(warnings[0].starts_with("1 of 5 files were left out"), "{warnings:?}");
+    assert_eq!(folder.open().len(), 4);
+}
+
+#[test]
+fn too_many_pixels_name_the_key() {
+    let folder = Folder::new(&["a/1.png"]);
+    let text = message(folder.ingest(json!({ "max_pixels": 100 })));
+    assert!(text.contains("20×10 = 200 pixels") && text.contains("raise `max_pixels`"), "{text}");
+}
+
+#[test]
+fn nothing_usable_is_an_error() {
+    let folder = Folder::new(&[]);
+    assert!(message(folder.ingest(json!({}))).contains("does not exist"));
+    fs::create_dir_all(folder.path("")).unwrap();
+    assert!(message(folder.ingest(json!({}))).contains("holds no images"));
+    fs::write(folder.path("only.jpg"), "").unwrap();
+    assert!(message(folder.ingest(json!({ "on_error": "skip" }))).contains("none of the 1 images"));
+    let file = json!({ "source": { "image_folder": "images/only.jpg" } });
+    assert!(message(folder.ingest(file)).contains("is a file"));
+}
+
+#[test]
+fn images_are_resized_as_asked() {
+    let folder = Folder::new(&[]);
+    folder.image("a/1.png", 90, 60);
+    folder.image("a/2.png", 5, 9);
+    folder.image("a/3.png", 1, 1);
+    let sizes = |options| {
+        let card = folder.ingest(options).unwrap().0;
+        let dataset = folder.open();
+        assert_eq!(card.num_images, 3);
+        (0..3).map(|idx| (dataset.image(idx).width, dataset.image(idx).height)).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(json!({})), [(90, 60), (5, 9), (1, 1)]);
+    assert_eq!(sizes(json!({ "resize": { "shorter_side": 20 } })), [(30, 20), (5, 9), (1, 1)]);
+    assert_eq!(sizes(json!({ "resize": { "exact": { "width": 7, "height": 8 } } })), [(7, 8); 3]);
+}
+
+#[test]
+fn the_artifact_is_the_same_every_time() {
+    let folder = Folder::new(&["a/1.png", "a/2.png", "b/1.png"]);
+    let bytes = || {
+        folder.ingest(json!({ "resize": { "shorter_side": 7 } })).unwrap();
+        fs::read(folder.out.path().join(IMAGES_FILE)).unwrap()
+    };
+    assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn a_stop_is_heard() {
+    let folder = Folder::new(&["a/1.png"]);
+    let listener = Listener { cancel: true, ..Listener::default() };
+    let result = ingest(&Folder::config(json!({})), folder.dir.path(), folder.out.path(), &listener);
+    assert!(matches!(result, Err(DataError::Cancelled)));
+}
+
+#[test]
+fn cifar_batches_are_read_and_checked() {
+    let folder = Folder::new(&[]);
+    let archive = folder.dir.path().join("cifar/cifar-10-batches-bin");
+    fs::create_dir_all(&archive).unwrap();
+    let config = json!({ "source": { "cifar10": { "path": "cifar", "split": "test" } } });
+    assert!(message(folder.ingest(config.clone())).contains("does not exist"));
+    let mut record = vec![7_u8];
+    record.extend((0..3072).map(|at| if at < 1024 { 1 } else { (at / 1024 * 100) as u8 }));
+    let write = |bytes: &[u8]| fs::write(archive.join("test_batch.bin"), bytes).unwrap();
+    write(&record[..3072]);
+    assert!(message(folder.ingest(config.clone())).contains("3072 bytes"));
+    write(&[&record[..], &record[..]].concat());
+    let (card, _) = folder.ingest(config.clone()).unwrap();
+    assert_eq!((card.num_images, card.class_names[7].as_str(), card.class_counts[7]), (2, "horse", 2));
+    assert_eq!(&folder.open().image(1).rgb[..3], &[1, 100, 200]);
+    record[0] = 10;
+    write(&record);
+    assert!(message(folder.ingest(config)).contains("label 10"));
+}
+
+/// Ingests two images, damages the tensors and opens them again.
+fn open_damaged(damage: impl Fn(&mut Vec<u8>)) -> Result<Dataset, DataError> {
+    let folder = Folder::new(&["a/1.png", "a/2.png"]);
+    folder.ingest(json!({})).unwrap();
+    let path = folder.out.path().join(IMAGES_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    damage(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+    Dataset::open(folder.out.path())
+}
+
+#[test]
+fn a_damaged_store_is_an_error() {
+    assert!(open_damaged(|_| ()).is_ok());
+    let offsets_at = 512 + (3 * 10 * (20 + 21_usize)).next_multiple_of(8);
+    let damages: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 8] = [
+        ("emptied", Box::new(Vec::clear)),
+        ("cut", Box::new(|bytes| bytes.truncate(600))),
+        ("header length", Box::new(|bytes| bytes[3] = 1)),
+        ("header text", Box::new(|bytes| bytes[9] = b'!')),
+        ("first offset", Box::new(move |bytes| bytes[offsets_at] = 1)),
+        ("middle offset", Box::new(move |bytes| bytes[offsets_at + 8] ^= 1)),
+        ("last offset", Box::new(move |bytes| bytes[offsets_at + 23] = 0x7F)),
+        ("label", Box::new(move |bytes| bytes[offsets_at + 24] = 9)),
+    ];
+    for (name, damage) in damages {
+        let error = open_damaged(damage).err().unwrap_or_else(|| panic!("{name} passed"));
+        assert!(matches!(error, DataError::Artifact { .. }), "{name}: {error}");
+    }
+    assert!(matches!(Dataset::open(Path::new("/nowhere")), Err(DataError::Io { .. })));
+}
