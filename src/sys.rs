@@ -1,10 +1,10 @@
 //! The clock, the machine and processes: what the standard library lacks.
 
 use std::{
-    fmt,
+    fmt, io,
     os::unix::process::CommandExt as _,
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -176,6 +176,34 @@ pub fn kill_group(pid: u32, force: bool) {
         unsafe {
             libc::kill(-pid, signal);
         }
+    }
+}
+
+/// Kills a child's process group when this process dies, however that happens: what the child has started itself
+/// does not see its parent's death. A shell waits for the end of a pipe that only this process holds.
+#[derive(Debug)]
+pub struct GroupGuard(Child);
+
+impl GroupGuard {
+    /// Guards the group of a child that [`isolate_child`] prepared.
+    ///
+    /// # Errors
+    /// When there is no shell.
+    pub fn watch(child: u32) -> io::Result<Self> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("read -r line; kill -KILL -- -{child}")]);
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Not in ours, where Ctrl-C would end it first.
+        shell.process_group(0);
+        shell.spawn().map(Self)
+    }
+}
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        // Killed before its pipe is closed, so it kills nobody.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -150,10 +150,8 @@ impl fmt::Display for TreeDiff {
         let all: Vec<&str> = kinds.iter().flat_map(|(_, names)| names.iter().map(String::as_str)).collect();
         let dots = if all.len() > SHOWN { ", …" } else { "" };
         let shown: Vec<_> = all.into_iter().filter(|name| !name.is_empty()).take(SHOWN).collect();
-        match shown.is_empty() {
-            true => write!(f, "{}", counts.join(", ")),
-            false => write!(f, "{}: {}{dots}", counts.join(", "), shown.join(", ")),
-        }
+        write!(f, "{}", counts.join(", "))?;
+        if shown.is_empty() { Ok(()) } else { write!(f, ": {}{dots}", shown.join(", ")) }
     }
 }
 

@@ -395,7 +395,9 @@ proptest::proptest! {
         };
         let quick = Quick::new(&note);
         for round in rounds {
-            round.into_iter().for_each(|change| mutate(&mut pipeline, change));
+            for change in round {
+                mutate(&mut pipeline, change);
+            }
             let verdicts = fixture.plan(&pipeline);
             let order: Vec<String> =
                 Selection::default().apply(&pipeline).unwrap().stages.iter().map(|stage| stage.name.clone()).collect();

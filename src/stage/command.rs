@@ -86,6 +86,8 @@ fn spawn_and_wait(config: &CommandConfig, ctx: &StageContext<'_>, log_path: &Pat
             _ => "check `with.run`".into(),
         }),
     })?;
+    // Without a shell, the kernel still ends the program itself.
+    let _guard = sys::GroupGuard::watch(child.id());
     let mut cancelled_at: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait().map_err(FsError::at("wait for", Path::new(program)))? {

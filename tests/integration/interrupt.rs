@@ -56,6 +56,12 @@ fn nothing_visible(project: &Project) {
 #[test]
 fn a_kill_leaves_nothing_visible_and_the_next_run_works() {
     let project = waiting_project();
+    // The work is done by a child of the program, which no death of a parent reaches by itself.
+    project.edit(
+        "pipeline.yaml",
+        "while [ ! -e go ]; do sleep 0.02; done; echo alive >> after.txt",
+        "sh -c \"while [ ! -e go ]; do sleep 0.02; done; echo alive >> after.txt\"; true",
+    );
     let mut child = start(&project);
     wait_for_start(&project);
     child.kill().unwrap();
