@@ -191,7 +191,8 @@ impl GroupGuard {
     /// When there is no shell.
     pub fn watch(child: u32) -> io::Result<Self> {
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("read -r line; kill -KILL -- -{child}")]);
+        // This spelling of `kill` works in dash, bash and busybox; with `--` it does not in dash.
+        shell.args(["-c", &format!("read -r line; kill -9 -{child}")]);
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // Not in ours, where Ctrl-C would end it first.
         shell.process_group(0);

@@ -1,5 +1,7 @@
 //! Behaviour through the command line, one module per feature.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod cache;
 mod commands;
 mod errors;
