@@ -93,14 +93,16 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
     Ok(StageOutcome { metrics: metrics.map(|(name, value)| (name.to_owned(), value)).into() })
 }
 
-fn input_dir<'a>(ctx: &'a StageContext<'_>, name: &str) -> Result<&'a Path, StageError> {
+/// Folder of an input that takes one artifact.
+pub(super) fn input_dir<'a>(ctx: &'a StageContext<'_>, name: &str) -> Result<&'a Path, StageError> {
     ctx.input(name).map(|input| input.dir.as_path()).ok_or_else(|| StageError::Config {
         message: format!("input `{name}` is missing"),
         help: Some("name a stage for it under `inputs`".into()),
     })
 }
 
-fn load_encoder_card(dir: &Path) -> Result<EncoderCard, StageError> {
+/// Reads `encoder.json`.
+pub(super) fn load_encoder_card(dir: &Path) -> Result<EncoderCard, StageError> {
     let path = dir.join("encoder.json");
     let text = std::fs::read_to_string(&path).map_err(|source| StageError::Io {
         action: "read",

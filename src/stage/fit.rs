@@ -1,12 +1,14 @@
 //! `fit`: a classifier, how good it is, and what the same protocol reaches without pretraining.
 //!
-//! One file a family of protocols: `fit_frozen` for those on frozen embeddings. Here is what all of them need.
+//! One file a family of protocols: `fit_frozen` for those on frozen embeddings, `fit_trained` for
+//! those that train the backbone. Here is what all of them need.
 
 use std::path::Path;
 
 use super::{
     StageContext, StageError, StageOutcome,
     fit_frozen::{Frozen, execute_frozen},
+    fit_trained::{Trained, execute_trained},
 };
 use crate::eval::{EvalError, FitConfig};
 
@@ -21,10 +23,8 @@ pub fn execute(config: &FitConfig, ctx: &StageContext<'_>) -> Result<StageOutcom
     match config {
         FitConfig::LinearProbe(config) => execute_frozen(Frozen::LinearProbe(config), ctx),
         FitConfig::Knn(config) => execute_frozen(Frozen::Knn(config), ctx),
-        FitConfig::FineTune(_) | FitConfig::Supervised(_) => Err(StageError::Config {
-            message: "this version fits classifiers on frozen embeddings only".into(),
-            help: Some("use `linear_probe` or `knn`".into()),
-        }),
+        FitConfig::FineTune(config) => execute_trained(Trained::FineTune(config), ctx),
+        FitConfig::Supervised(config) => execute_trained(Trained::Supervised(config), ctx),
     }
 }
 

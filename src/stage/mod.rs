@@ -7,7 +7,10 @@ pub mod external_input;
 pub mod extract;
 pub mod fit;
 mod fit_frozen;
+mod fit_trained;
 pub mod ingest;
+mod knn_monitor;
+pub mod pretrain;
 pub mod report;
 mod report_thumbnails;
 pub mod stage_config;
@@ -25,7 +28,12 @@ pub use stage_kind::{ArtifactKind, InputDecl, StageKind};
 /// See [`StageError`]; whatever lies in `ctx.out_dir` then is worthless.
 pub fn execute(config: &StageConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     match config {
+        StageConfig::Ingest(config) => ingest::run(config, ctx),
+        StageConfig::Augment(config) => augment::run(config, ctx),
+        StageConfig::Pretrain(config) => pretrain::run(config, ctx),
+        StageConfig::Extract(config) => extract::execute(config, ctx),
+        StageConfig::Fit(config) => fit::execute(config, ctx),
+        StageConfig::Report(config) => report::run(config, ctx),
         StageConfig::Command(config) => command::run(config, ctx),
-        _ => Err(StageError::Config { message: format!("stage `{}` is not wired yet", ctx.stage), help: None }),
     }
 }
