@@ -10,6 +10,7 @@ use super::{
     InputArtifact, ReportConfig, StageContext, StageError, StageOutcome, report_thumbnails::mistake_thumbnails,
 };
 use crate::{
+    augment::Policy,
     report::{
         ReportError, ReportInputs,
         build::{AugmentationInput, ClassifierInput, DatasetInput, EmbeddingsInput, EncoderInput},
@@ -129,7 +130,7 @@ fn read_config(dir: &Path) -> Result<Option<PretrainConfig>, StageError> {
 }
 
 fn read_augmentation(artifact: &InputArtifact) -> Result<AugmentationInput, StageError> {
-    Ok(AugmentationInput { stage: artifact.stage.clone(), policy: read_json(&artifact.dir.join("policy.json"))? })
+    Ok(AugmentationInput { stage: artifact.stage.clone(), policy: Policy::load(&artifact.dir)?.config().clone() })
 }
 
 fn read_classifier(artifact: &InputArtifact) -> Result<ClassifierInput, StageError> {

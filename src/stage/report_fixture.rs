@@ -8,7 +8,10 @@ use serde_json::json;
 
 use super::super::InputArtifact;
 use crate::{
-    augment::augment_config::{AugmentConfig, EvaluationViewConfig},
+    augment::{
+        Policy,
+        augment_config::{AugmentConfig, EvaluationViewConfig},
+    },
     data::{DatasetCard, SkippedFile},
     digest::Digest,
     eval::{ClassScores, ClassifierEpoch, ClassifierMetrics, Scores},
@@ -134,7 +137,7 @@ fn policy() -> AugmentConfig {
 
 fn augmentation(root: &Path) -> InputArtifact {
     let artifact = artifact(root, "views");
-    write_json(&artifact.dir.join("policy.json"), &policy());
+    Policy::build(&policy()).unwrap().save(&artifact.dir).unwrap();
     // Hills under a sky, one hue a row and one shift a column.
     let (tile, columns, rows) = (64_u32, 9_u32, 5_u32);
     let sheet = image::RgbImage::from_fn(tile * columns, tile * rows, |x, y| {
