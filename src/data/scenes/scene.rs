@@ -62,18 +62,18 @@ impl Scene {
             }),
             axes: [[mirror * cos, -sin], [mirror * sin, cos]],
             noise: ValueNoise::draw(uniform(rng_ref, 4.0, 14.0), rng_ref),
-            noise_strength: uniform(rng_ref, 0.0, 0.12),
+            noise_strength: 0.02,
             grating: [
                 cos_turns(grating_turn) * grating_frequency,
                 sin_turns(grating_turn) * grating_frequency,
                 unit(rng_ref),
             ],
-            grating_strength: uniform(rng_ref, 0.0, 0.1),
+            grating_strength: 0.0,
             light: [cos_turns(light_turn), sin_turns(light_turn)],
-            light_strength: uniform(rng_ref, 0.0, 0.25),
+            light_strength: uniform(rng_ref, 0.0, 0.15),
             contrast: uniform(rng_ref, 0.5, 1.1),
             brightness: uniform(rng_ref, -0.12, 0.12),
-            sensor_noise: uniform(rng_ref, 0.01, 0.06),
+            sensor_noise: 0.03,
             rng,
         }
     }
@@ -131,7 +131,7 @@ impl Scene {
 /// What stands in a scene of this class, from front to back.
 fn draw_layers(class: usize, sky: Color, rng: &mut ChaCha8Rng) -> Vec<Layer> {
     let horizon = uniform(rng, 0.15, 0.6);
-    let contrast = uniform(rng, 0.12, 0.3);
+    let contrast = uniform(rng, 0.25, 0.45);
     let mut layers: Vec<Layer> = vec![];
     let num_layers = match class {
         0 | 2 | 5 => 2 + below(rng, 2),
