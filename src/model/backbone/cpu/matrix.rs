@@ -9,6 +9,7 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::gemm_kernel::{PANEL_256, PANEL_512, Product, product_256, product_512};
 use super::multiversion::{Simd, simd};
+use super::transpose::transpose;
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy, Debug)]
@@ -78,15 +79,10 @@ fn pack_panel(b: Matrix<'_>, k: usize, columns: Range<usize>, panel: usize, pack
         }
         return;
     }
-    // Blocks of the depth, so that both sides stay in the first-level cache.
-    const BLOCK: usize = 16;
-    for begin in (0..k).step_by(BLOCK) {
-        let end = k.min(begin + BLOCK);
-        for j in 0..panel {
-            for p in begin..end {
-                let at = p * b.row_stride + (first + j) * b.column_stride;
-                packed[p * panel + j] = if j < columns.len() { b.data[at] } else { 0.0 };
-            }
+    transpose([columns.len(), k], &b.data[first * b.column_stride..], b.column_stride, packed, panel);
+    if columns.len() < panel {
+        for packed in packed.chunks_exact_mut(panel) {
+            packed[columns.len()..].fill(0.0);
         }
     }
 }

@@ -22,6 +22,7 @@ mod pool_tests;
 mod reference;
 pub(super) mod scratch;
 mod shared_mut;
+mod transpose;
 mod vector;
 mod winograd;
 mod winograd_transform;

@@ -3,6 +3,8 @@
 //!
 //! Rust never fuses a multiplication and an addition by itself, so all versions of a body give the same bits.
 
+use std::sync::OnceLock;
+
 /// The widest instruction set that both the machine and these kernels know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Simd {
@@ -13,8 +15,24 @@ pub(crate) enum Simd {
     Baseline,
 }
 
-/// What this machine has; the standard library remembers the answer.
+/// What this machine has, asked once.
+///
+/// In tests, `BACKBONE_SIMD=baseline` or `avx2` holds it back, so that one machine can test all versions.
 pub(crate) fn simd() -> Simd {
+    static SIMD: OnceLock<Simd> = OnceLock::new();
+    *SIMD.get_or_init(|| {
+        #[cfg(test)]
+        match std::env::var("BACKBONE_SIMD").as_deref() {
+            Ok("baseline") => return Simd::Baseline,
+            #[cfg(target_arch = "x86_64")]
+            Ok("avx2") => return Simd::Avx2,
+            _ => {}
+        }
+        detect()
+    })
+}
+
+fn detect() -> Simd {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")

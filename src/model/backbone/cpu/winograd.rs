@@ -14,6 +14,7 @@ use super::direct::add_in_order;
 use super::matrix::{Matrix, multiply_packed, packed_len, panel_width};
 use super::scratch::{Scratch, with_scratch};
 use super::shared_mut::SharedMut;
+use super::transpose::transpose;
 use super::winograd_transform::{
     Filter2, Filter4, FilterGradient2, FilterGradient4, FilterGradientPair, FilterPair, Input2, Input4, InputPair,
     MAX_TILE, Output2, Output4, OutputGradient2, OutputGradient4, OutputGradientPair, OutputPair, Tile, Transform,
@@ -133,6 +134,13 @@ pub(super) fn applies(shape: &ConvShape) -> bool {
     Tiling::of(shape).is_some()
 }
 
+/// The distance between matrices of `len` values: an odd number of cache lines, so that the same row of all matrices
+/// does not fall into the same cache set.
+fn spread(len: usize) -> usize {
+    const LINE: usize = 16;
+    (len.div_ceil(LINE) | 1) * LINE
+}
+
 /// Rows of transformed tiles: one matrix `tiles × channels` for each frequency, plain or in panels.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
@@ -145,12 +153,12 @@ struct Layout {
 
 impl Layout {
     fn plain(tiles: usize, channels: usize) -> Self {
-        Self { tiles, channels, panel: channels, frequency: tiles * channels }
+        Self { tiles, channels, panel: channels, frequency: spread(tiles * channels) }
     }
 
     /// As `multiply_packed` wants its right-hand side.
     fn packed(tiles: usize, channels: usize) -> Self {
-        Self { tiles, channels, panel: panel_width(channels), frequency: packed_len(tiles, channels) }
+        Self { tiles, channels, panel: panel_width(channels), frequency: spread(packed_len(tiles, channels)) }
     }
 
     /// Where the rows of tile `tile` begin for all frequencies of an `edge`×`edge` tile.
@@ -256,17 +264,8 @@ fn transform_weights<T: Transform>(w: &[f32], k: usize, n: usize, out: &mut [f32
 
 /// The kernel of the data gradient: turned by 180°, channels in and out exchanged.
 fn turn_weights(w: &[f32], cin: usize, cout: usize, turned: &mut [f32]) {
-    const BLOCK: usize = 16;
     turned.par_chunks_mut(cin * cout).zip(w.par_chunks(cin * cout).rev()).for_each(|(turned, w)| {
-        for o in (0..cout).step_by(BLOCK) {
-            for i in (0..cin).step_by(BLOCK) {
-                for o in o..cout.min(o + BLOCK) {
-                    for i in i..cin.min(i + BLOCK) {
-                        turned[o * cin + i] = w[i * cout + o];
-                    }
-                }
-            }
-        }
+        transpose([cin, cout], w, cout, turned, cin);
     });
 }
 
@@ -364,7 +363,7 @@ fn convolve<I: Transform, O: Transform, T: Send, F: Fn(usize, &mut [f32]) -> T +
     scratch: &mut Scratch,
     finish: F,
 ) -> Vec<T> {
-    let (frequencies, weights_of) = (tiling.frequencies(), packed_len(cin, cout));
+    let (frequencies, weights_of) = (tiling.frequencies(), Layout::packed(cin, cout).frequency);
     let weights_len = frequencies * weights_of;
     if weights_len <= MAX_FUSED_WEIGHTS {
         let [weights] = scratch.parts([weights_len + extra_weights]);
@@ -373,7 +372,7 @@ fn convolve<I: Transform, O: Transform, T: Send, F: Fn(usize, &mut [f32]) -> T +
         let rows = rows_of_task(tiling);
         let tiles = rows * tiling.columns;
         // Products of a frequency overwrite the transformed pixels of the one before it.
-        let slot = tiles * cin.max(cout);
+        let slot = spread(tiles * cin.max(cout));
         let task = |(range, y): (Range<usize>, &mut [f32])| {
             with_scratch([(frequencies + 1) * slot, cin], |[slots, zeros]| {
                 zeros.fill(0.0);
@@ -471,7 +470,8 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
     const VALUES: usize = 1 << 22;
     const MAX_GROUPS: usize = 16;
     let frequencies = tiling.frequencies();
-    let sums_len = frequencies * cin * cout;
+    let sums_of = spread(cin * cout);
+    let sums_len = frequencies * sums_of;
     let task = 2 * rows_of_task(tiling);
     let groups = (VALUES / sums_len).min(MAX_GROUPS).min(tiling.tile_rows().div_ceil(task));
     if groups >= 4 {
@@ -506,7 +506,7 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
                         );
                         transform_pixels::<D>(tiling, dy, rows, 0, zeros, b, first, gradients.as_mut_ptr());
                     }
-                    for (f, sums) in sums.chunks_exact_mut(cin * cout).enumerate() {
+                    for (f, sums) in sums.chunks_exact_mut(sums_of).enumerate() {
                         let a = Matrix::transposed(&pixels[f * a.frequency..], cin);
                         let b = &gradients[f * b.frequency..][..b.frequency];
                         multiply_packed([cin, cout, tiles], a, b, sums, cout, first > begin);
@@ -544,7 +544,7 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
             }
         });
         let (pixels, gradients) = (&*pixels, &*gradients);
-        sums.par_chunks_mut(cin * cout).enumerate().for_each(|(f, sums)| {
+        sums.par_chunks_mut(sums_of).enumerate().for_each(|(f, sums)| {
             let a = Matrix::transposed(&pixels[f * a.frequency..], cin);
             let b = &gradients[f * b.frequency..][..b.frequency];
             multiply_packed([cin, cout, tiles], a, b, sums, cout, first > 0);
@@ -556,15 +556,15 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
 /// Adds the transformed sums to the gradient of the kernel.
 fn transform_sums<T: Transform>(sums: &[f32], cin: usize, cout: usize, dw: &mut [f32]) {
     const ROWS: usize = 8;
-    let edge = T::INPUTS;
-    assert!(sums.len() >= edge * edge * cin * cout && dw.len() == 9 * cin * cout);
+    let (edge, sums_of) = (T::INPUTS, spread(cin * cout));
+    assert!(sums.len() >= edge * edge * sums_of && dw.len() == 9 * cin * cout);
     let shared = SharedMut::new(dw);
     (0..cin.div_ceil(ROWS)).into_par_iter().for_each(|task| {
         for row in task * ROWS..cin.min((task + 1) * ROWS) {
             let mut source = [[std::ptr::null(); MAX_TILE]; MAX_TILE];
             for (i, source) in source.iter_mut().enumerate().take(edge) {
                 for (j, source) in source.iter_mut().enumerate().take(edge) {
-                    *source = sums[((i * edge + j) * cin + row) * cout..][..cout].as_ptr();
+                    *source = sums[(i * edge + j) * sums_of + row * cout..][..cout].as_ptr();
                 }
             }
             let mut target = [[std::ptr::null_mut(); MAX_TILE]; MAX_TILE];
