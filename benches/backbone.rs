@@ -1,4 +1,5 @@
-//! Time of the backbone on the CPU: `cargo bench --bench backbone -- [STEM:SIZE:BATCH …]`.
+//! Time of the backbone on the CPU: `cargo bench --bench backbone -- [NETWORK:SIZE:BATCH …]`, where NETWORK is
+//! `imagenet` or `cifar` (ResNet-18 with that stem), `resnet50` or `darknet`.
 //!
 //! One line a configuration: best and median of a few steps. A training step is forward and backward of two views;
 //! GFLOP/s counts the multiply-adds of direct convolution, so an algorithm that needs fewer can exceed the machine.
@@ -6,9 +7,10 @@
 
 use std::time::Instant;
 
+use simsiam_pipe::model::backbone::backbone_config::DarknetTinyConfig;
 use simsiam_pipe::model::backbone::{Backbone, BackboneConfig, ResnetConfig, Stem};
 
-const STEPS: usize = 12;
+const STEPS: usize = 6;
 
 fn main() {
     let given: Vec<String> = std::env::args().skip(1).filter(|arg| arg.contains(':')).collect();
@@ -17,15 +19,25 @@ fn main() {
         let parts: Vec<&str> = config.split(':').collect();
         let (Some(Ok(size)), Some(Ok(batch))) = (parts.get(1).map(|s| s.parse()), parts.get(2).map(|s| s.parse()))
         else {
-            println!("{config}: expected STEM:SIZE:BATCH");
+            println!("{config}: expected NETWORK:SIZE:BATCH");
             continue;
         };
-        run(&config, if parts[0] == "cifar" { Stem::Cifar } else { Stem::Imagenet }, size, batch);
+        let resnet = |stem| ResnetConfig { stem, zero_init_residual: false };
+        let network = match parts[0] {
+            "imagenet" => BackboneConfig::Resnet18(resnet(Stem::Imagenet)),
+            "cifar" => BackboneConfig::Resnet18(resnet(Stem::Cifar)),
+            "resnet50" => BackboneConfig::Resnet50(resnet(Stem::Imagenet)),
+            "darknet" => BackboneConfig::DarknetTiny(DarknetTinyConfig {}),
+            other => {
+                println!("{config}: no network `{other}`");
+                continue;
+            }
+        };
+        run(&config, network, size, batch);
     }
 }
 
-fn run(name: &str, stem: Stem, size: usize, batch: usize) {
-    let config = BackboneConfig::Resnet18(ResnetConfig { stem, zero_init_residual: false });
+fn run(name: &str, config: BackboneConfig, size: usize, batch: usize) {
     let Ok(mut backbone) = Backbone::build(&config, 0) else { return };
     let Ok(work) = backbone.multiply_adds(size) else { return };
     let images: Vec<f32> = (0..batch * size * size * 3).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::op::Residual;
+use super::shared_mut::SharedMut;
 
 /// Positions of one partial sum: `f32` inside, `f64` between them.
 const BLOCK: usize = 128;
@@ -211,6 +212,20 @@ pub(crate) struct BackwardInput<'a> {
 /// The gradient that a residual receives: `true` adds to what is there.
 pub(crate) type ResidualGradient<'a> = (&'a mut [f32], bool);
 
+/// No ReLU.
+const NO_MASK: u8 = 0;
+/// The ReLU's mask follows from `y` alone.
+const MASK_BY_Y: u8 = 1;
+/// A residual entered before the ReLU: the mask follows from the output.
+const MASK_BY_OUTPUT: u8 = 2;
+
+/// Nothing to pass on.
+const PASS_NOTHING: u8 = 0;
+/// The residual's gradient is written.
+const WRITE: u8 = 1;
+/// The residual's gradient is added.
+const ADD: u8 = 2;
+
 /// Turns `d` from the gradient of the layer's output into the gradient of the convolution's output, adds to the
 /// gradients of scale and shift, and passes on the residual's share.
 pub(crate) fn backward(
@@ -222,30 +237,42 @@ pub(crate) fn backward(
     d_shift: &mut [f32],
 ) {
     let channels = input.mean.len();
-    let before_relu = matches!(residual, Residual::BeforeRelu(_));
-    if let Residual::AfterRelu((target, accumulate)) = residual {
-        pass_on(d, target, accumulate);
-    } else if let Residual::BeforeRelu((target, accumulate)) = residual {
-        if relu {
-            mask_by_output(d, input.output);
-        }
-        pass_on(d, target, accumulate);
-    }
-    // Without a residual inside the ReLU, its mask follows from `y` alone.
-    let masked = relu && !before_relu;
+    let mask = match (relu, &residual) {
+        (false, _) => NO_MASK,
+        (true, Residual::BeforeRelu(_)) => MASK_BY_OUTPUT,
+        (true, Residual::None | Residual::AfterRelu(_)) => MASK_BY_Y,
+    };
+    let (target, pass) = match residual.added() {
+        None => (&mut [][..], PASS_NOTHING),
+        // The images want no gradient.
+        Some((target, _)) if target.is_empty() => (target, PASS_NOTHING),
+        Some((target, accumulate)) => (target, if accumulate { ADD } else { WRITE }),
+    };
 
-    let mut partials = vec![0.0_f32; d.len().div_ceil(BLOCK * channels) * 2 * channels];
     let block = BLOCK * channels;
-    partials.par_chunks_mut(2 * channels).zip(d.par_chunks(block)).zip(input.y.par_chunks(block)).for_each(
-        |((partial, d), y)| {
-            let BackwardInput { affine, mean, inv_std, .. } = input;
-            if masked {
-                backward_sums::<true>(d, y, &affine.scale, &affine.shift, mean, inv_std, partial);
-            } else {
-                backward_sums::<false>(d, y, &affine.scale, &affine.shift, mean, inv_std, partial);
-            }
-        },
-    );
+    let mut partials = vec![0.0_f32; d.len().div_ceil(block) * 2 * channels];
+    let target = SharedMut::new(target);
+    partials.par_chunks_mut(2 * channels).zip(d.par_chunks_mut(block)).enumerate().for_each(|(idx, (partial, d))| {
+        let range = idx * block..idx * block + d.len();
+        let target = if pass == PASS_NOTHING {
+            &mut [][..]
+        } else {
+            // SAFETY: the parts of different blocks do not overlap.
+            unsafe { target.part(range.clone()) }
+        };
+        let part = BackwardInput { y: &input.y[range.clone()], output: &input.output[range], ..input };
+        match (mask, pass) {
+            (NO_MASK, PASS_NOTHING) => first_sweep::<NO_MASK, PASS_NOTHING>(part, d, target, partial),
+            (NO_MASK, WRITE) => first_sweep::<NO_MASK, WRITE>(part, d, target, partial),
+            (NO_MASK, _) => first_sweep::<NO_MASK, ADD>(part, d, target, partial),
+            (MASK_BY_Y, PASS_NOTHING) => first_sweep::<MASK_BY_Y, PASS_NOTHING>(part, d, target, partial),
+            (MASK_BY_Y, WRITE) => first_sweep::<MASK_BY_Y, WRITE>(part, d, target, partial),
+            (MASK_BY_Y, _) => first_sweep::<MASK_BY_Y, ADD>(part, d, target, partial),
+            (_, PASS_NOTHING) => first_sweep::<MASK_BY_OUTPUT, PASS_NOTHING>(part, d, target, partial),
+            (_, WRITE) => first_sweep::<MASK_BY_OUTPUT, WRITE>(part, d, target, partial),
+            (_, _) => first_sweep::<MASK_BY_OUTPUT, ADD>(part, d, target, partial),
+        }
+    });
     let mut sums = vec![0.0_f64; 2 * channels];
     for partial in partials.chunks(2 * channels) {
         for (sum, p) in sums.iter_mut().zip(partial) {
@@ -264,66 +291,54 @@ pub(crate) fn backward(
     let block = elementwise_block(channels) * channels;
     d.par_chunks_mut(block).zip(input.y.par_chunks(block)).for_each(|(d, y)| {
         let BackwardInput { affine, mean, .. } = input;
-        if masked {
-            backward_rows::<true>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
+        if mask == MASK_BY_Y {
+            second_sweep::<true>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
         } else {
-            backward_rows::<false>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
-        }
-    });
-}
-
-fn mask_by_output(d: &mut [f32], output: &[f32]) {
-    d.par_chunks_mut(1 << 15).zip(output.par_chunks(1 << 15)).for_each(|(d, output)| mask_rows(d, output));
-}
-
-multiversion! {
-    fn mask_rows(d: &mut [f32], output: &[f32]) {
-        for (d, o) in d.iter_mut().zip(output) {
-            *d = if *o > 0.0 { *d } else { 0.0 };
-        }
-    }
-}
-
-fn pass_on(d: &[f32], target: &mut [f32], accumulate: bool) {
-    target.par_chunks_mut(1 << 15).zip(d.par_chunks(1 << 15)).for_each(|(target, d)| {
-        if accumulate {
-            add_rows(target, d);
-        } else {
-            target.copy_from_slice(d);
+            second_sweep::<false>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
         }
     });
 }
 
 multiversion! {
-    fn add_rows(target: &mut [f32], d: &[f32]) {
-        for (t, d) in target.iter_mut().zip(d) {
-            *t += d;
-        }
-    }
-}
-
-multiversion! {
-    /// Sums of the masked gradient and of its product with the standardised value.
-    fn backward_sums<const MASKED: bool>(
-        d: &[f32],
-        y: &[f32],
-        scale: &[f32],
-        shift: &[f32],
-        mean: &[f32],
-        inv_std: &[f32],
+    /// Passes on the residual's share, masks `d` where the second sweep cannot find the mask by itself, and sums the
+    /// masked gradient and its product with the standardised value.
+    fn first_sweep<const MASK: u8, const PASS: u8>(
+        input: BackwardInput<'_>,
+        d: &mut [f32],
+        target: &mut [f32],
         partial: &mut [f32],
     ) {
-        let channels = scale.len();
-        let (shift, mean) = (&shift[..channels], &mean[..channels]);
+        let BackwardInput { y, output, affine, mean, inv_std } = input;
+        let channels = mean.len();
+        let (scale, shift, mean) = (&affine.scale[..channels], &affine.shift[..channels], &mean[..channels]);
         let (sum, product) = partial.split_at_mut(channels);
         let product = &mut product[..channels];
         sum.fill(0.0);
         product.fill(0.0);
-        for (d, y) in d.chunks_exact(channels).zip(y.chunks_exact(channels)) {
+        for (idx, d) in d.chunks_exact_mut(channels).enumerate() {
+            let row = idx * channels..(idx + 1) * channels;
+            let (y, output) = (&y[row.clone()], &output[row.clone()]);
             for c in 0..channels {
-                let dz = if !MASKED || y[c] * scale[c] + shift[c] > 0.0 { d[c] } else { 0.0 };
+                let on = match MASK {
+                    NO_MASK => true,
+                    MASK_BY_Y => y[c] * scale[c] + shift[c] > 0.0,
+                    _ => output[c] > 0.0,
+                };
+                let dz = if on { d[c] } else { 0.0 };
                 sum[c] += dz;
                 product[c] += dz * (y[c] - mean[c]);
+            }
+            if MASK == MASK_BY_OUTPUT {
+                for c in 0..channels {
+                    d[c] = if output[c] > 0.0 { d[c] } else { 0.0 };
+                }
+            }
+            if PASS == WRITE {
+                target[row].copy_from_slice(d);
+            } else if PASS == ADD {
+                for (t, d) in target[row].iter_mut().zip(&*d) {
+                    *t += d;
+                }
             }
         }
         for (p, inv) in product.iter_mut().zip(inv_std) {
@@ -334,7 +349,7 @@ multiversion! {
 
 multiversion! {
     /// `d = scale * (dz - mean(dz) - (y - mean) * slope)`; `scale` already holds gamma over the deviation.
-    fn backward_rows<const MASKED: bool>(
+    fn second_sweep<const MASKED: bool>(
         d: &mut [f32],
         y: &[f32],
         scale: &[f32],
