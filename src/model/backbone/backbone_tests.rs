@@ -6,6 +6,7 @@ use super::{Backbone, BackboneConfig, BackboneError, StateData};
 const DARKNET: BackboneConfig = BackboneConfig::DarknetTiny(DarknetTinyConfig {});
 const RESNET: BackboneConfig =
     BackboneConfig::Resnet18(ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false });
+const CIFAR: BackboneConfig = BackboneConfig::Resnet18(ResnetConfig { stem: Stem::Cifar, zero_init_residual: false });
 
 fn images(n: usize, size: usize) -> Vec<f32> {
     (0..n * size * size * 3).map(|i| ((i * 7919 % 1009) as f32) / 504.5 - 1.0).collect()
@@ -48,6 +49,18 @@ fn threads_do_not_change_a_bit() {
         let one = run(1);
         assert!(one.iter().all(|bits| f32::from_bits(*bits).is_finite()));
         assert!(run(2) == one && run(5) == one);
+    }
+}
+
+#[test]
+fn features_do_not_depend_on_the_rest_of_the_batch() {
+    for (config, size) in [(DARKNET, 19), (RESNET, 64), (CIFAR, 16)] {
+        let backbone = Backbone::build(&config, 5).unwrap();
+        let x = images(5, size);
+        let together = backbone.forward_eval(&x, 5, size).unwrap();
+        let apart: Vec<f32> =
+            x.chunks(size * size * 3).flat_map(|x| backbone.forward_eval(x, 1, size).unwrap()).collect();
+        assert!(together == apart);
     }
 }
 

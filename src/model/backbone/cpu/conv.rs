@@ -5,7 +5,7 @@
 use super::super::layers::Dims;
 use super::direct;
 use super::scratch::Scratch;
-use super::winograd;
+use super::winograd::{self, Tiling};
 
 /// The numbers of one convolution over one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +40,16 @@ pub(crate) fn forward<T: Send>(
     scratch: &mut Scratch,
     finish: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
-    if winograd::applies(shape) {
-        return winograd::forward(shape, x, w, y, scratch, finish);
+    if let Some(tiling) = Tiling::of(shape) {
+        return winograd::forward(&tiling, shape, x, w, y, scratch, finish);
     }
     direct::forward(shape, x, w, y, scratch, finish)
 }
 
 /// `dw += dL/dw`.
 pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
-    if winograd::applies(shape) {
-        return winograd::weight_gradient(shape, x, dy, dw, scratch);
+    if let Some(tiling) = Tiling::of_gradients(shape) {
+        return winograd::weight_gradient(&tiling, shape, x, dy, dw, scratch);
     }
     direct::weight_gradient(shape, x, dy, dw, scratch);
 }
@@ -63,8 +63,8 @@ pub(crate) fn data_gradient(
     accumulate: bool,
     scratch: &mut Scratch,
 ) {
-    if winograd::applies(shape) {
-        return winograd::data_gradient(shape, dy, w, dx, accumulate, scratch);
+    if let Some(tiling) = Tiling::of_gradients(shape) {
+        return winograd::data_gradient(&tiling, shape, dy, w, dx, accumulate, scratch);
     }
     direct::data_gradient(shape, dy, w, dx, accumulate, scratch);
 }

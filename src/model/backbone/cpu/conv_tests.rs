@@ -3,6 +3,7 @@
 use super::conv::{self, ConvShape};
 use super::reference::{self, deviation, numbers, shape};
 use super::scratch::Scratch;
+use super::winograd::{self, Tiling};
 
 /// Kernels 1, 3, 7; strides 1, 2; odd sizes; channels that fill no vector; a batch of one.
 fn shapes() -> Vec<ConvShape> {
@@ -43,8 +44,9 @@ fn winograd_is_accurate_for_every_size() {
         let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![0.0; w.len()]);
         let scratch = &mut Scratch::default();
         conv::forward(&s, &x, &w, &mut y, scratch, |_, _| ());
-        conv::data_gradient(&s, &dy, &w, &mut dx, false, scratch);
-        conv::weight_gradient(&s, &x, &dy, &mut dw, scratch);
+        let Some(tiling) = Tiling::of(&s) else { continue };
+        winograd::data_gradient(&tiling, &s, &dy, &w, &mut dx, false, scratch);
+        winograd::weight_gradient(&tiling, &s, &x, &dy, &mut dw, scratch);
         worst[0] = worst[0].max(deviation(&y, &reference::forward(&s, &x, &w)));
         worst[1] = worst[1].max(deviation(&dx, &reference::data_gradient(&s, &dy, &w)));
         worst[2] = worst[2].max(deviation(&dw, &reference::weight_gradient(&s, &x, &dy)));
@@ -77,7 +79,15 @@ fn weight_gradient_is_the_direct_sum_and_is_added() {
         let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(2, s.n * s.output.len()));
         let before = numbers(3, s.depth() * s.output.channels);
         let mut dw = before.clone();
-        conv::weight_gradient(&s, &x, &dy, &mut dw, &mut Scratch::default());
+        let scratch = &mut Scratch::default();
+        conv::weight_gradient(&s, &x, &dy, &mut dw, scratch);
+        if let Some(tiling) = Tiling::of(&s) {
+            // Small batches go directly; the other way must be right, too.
+            let mut other = before.clone();
+            winograd::weight_gradient(&tiling, &s, &x, &dy, &mut other, scratch);
+            let direct: Vec<f64> = dw.iter().map(|v| f64::from(*v)).collect();
+            assert!(deviation(&other, &direct) < TOLERANCE);
+        }
         let mut expected = reference::weight_gradient(&s, &x, &dy);
         expected.iter_mut().zip(&before).for_each(|(e, b)| *e += f64::from(*b));
         let error = deviation(&dw, &expected);
@@ -96,7 +106,12 @@ fn data_gradient_is_the_direct_sum_written_or_added() {
         assert!(error < TOLERANCE, "{s:?}: {error}");
         let mut dx = numbers(3, s.n * s.input.len());
         expected.iter_mut().zip(&dx).for_each(|(e, b)| *e += f64::from(*b));
+        let mut other = dx.clone();
         conv::data_gradient(&s, &dy, &w, &mut dx, true, &mut Scratch::default());
+        if let Some(tiling) = Tiling::of(&s) {
+            winograd::data_gradient(&tiling, &s, &dy, &w, &mut other, true, &mut Scratch::default());
+            assert!(deviation(&other, &expected) < TOLERANCE, "{s:?}");
+        }
         let error = deviation(&dx, &expected);
         assert!(error < TOLERANCE, "{s:?}, added: {error}");
     }

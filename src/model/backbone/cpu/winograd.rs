@@ -40,7 +40,7 @@ enum Scheme {
 
 /// How an image is covered.
 #[derive(Clone, Copy, Debug)]
-struct Tiling {
+pub(super) struct Tiling {
     scheme: Scheme,
     /// Outputs of a tile in one direction.
     outputs: usize,
@@ -53,8 +53,21 @@ struct Tiling {
 }
 
 impl Tiling {
-    /// The tiling with the fewest products, or nothing where direct convolution is as good.
-    fn of(shape: &ConvShape) -> Option<Self> {
+    /// The cheapest tiling, or nothing where direct convolution is as cheap. The batch plays no part: an image has
+    /// the same features, to the bit, whatever it is batched with.
+    pub(super) fn of(shape: &ConvShape) -> Option<Self> {
+        Self::cheapest(shape, 1, 0)
+    }
+
+    /// The same for the gradients, which may look at the batch: for a few tiles, transforming the weights (writing
+    /// and reading them where they no longer fit the caches) would cost more than it saves.
+    pub(super) fn of_gradients(shape: &ConvShape) -> Option<Self> {
+        /// What transforming a weight costs, in multiply-adds.
+        const TRANSFORM: usize = 80;
+        Self::cheapest(shape, shape.n, TRANSFORM)
+    }
+
+    fn cheapest(shape: &ConvShape, images: usize, per_weight: usize) -> Option<Self> {
         let fits = shape.kernel == 3 && shape.stride == 1 && shape.padding == 1;
         if !fits || shape.input.channels < MIN_CHANNELS || shape.output.channels < MIN_CHANNELS {
             return None;
@@ -65,17 +78,16 @@ impl Tiling {
             let (rows, columns) = (height.div_ceil(outputs), width.div_ceil(outputs));
             Tiling { scheme, outputs, n: shape.n, height, width, rows, columns }
         };
+        // Multiply-adds for each pair of channels; the transforms of a tile count half as much as its products.
+        let cost =
+            |tiling: &Tiling| tiling.frequencies() * (images * tiling.rows * tiling.columns * 3 / 2 + per_weight);
         let best = if (height, width) == (2, 2) {
             tiling(Scheme::Pair)
         } else {
-            [tiling(Scheme::Four), tiling(Scheme::Two)].into_iter().min_by_key(Tiling::products_of_image)?
+            [tiling(Scheme::Four), tiling(Scheme::Two)].into_iter().min_by_key(cost)?
         };
-        // The transforms must pay, too.
-        (best.products_of_image() * 3 / 2 <= 9 * height * width).then_some(best)
-    }
-
-    fn products_of_image(&self) -> usize {
-        self.rows * self.columns * self.frequencies()
+        // Direct convolution packs the weights only.
+        (cost(&best) <= 9 * (images * height * width + per_weight / 3)).then_some(best)
     }
 
     fn frequencies(&self) -> usize {
@@ -127,11 +139,6 @@ impl Tiling {
         }
         pointers
     }
-}
-
-/// Whether this convolution goes this way.
-pub(super) fn applies(shape: &ConvShape) -> bool {
-    Tiling::of(shape).is_some()
 }
 
 /// The distance between matrices of `len` values: an odd number of cache lines, so that the same row of all matrices
@@ -295,6 +302,7 @@ fn cut<'a>(
 
 /// `y = conv(x, w)`; `finish` gets each finished block of positions and where it begins.
 pub(super) fn forward<T: Send>(
+    tiling: &Tiling,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
@@ -302,7 +310,6 @@ pub(super) fn forward<T: Send>(
     scratch: &mut Scratch,
     finish: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
-    let Some(tiling) = Tiling::of(shape) else { return Vec::new() };
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let (call, weights): (Convolve<T, _>, TransformWeights) = match tiling.scheme {
         Scheme::Four => (convolve::<Input4, Output4, T, _>, transform_weights::<Filter4>),
@@ -310,11 +317,12 @@ pub(super) fn forward<T: Send>(
         Scheme::Pair => (convolve::<InputPair, OutputPair, T, _>, transform_weights::<FilterPair>),
     };
     let weights = |out: &mut [f32]| weights(w, cin, cout, out);
-    call(&tiling, [cin, cout], x, 0, &weights, y, false, scratch, finish)
+    call(tiling, [cin, cout], x, 0, &weights, y, false, scratch, finish)
 }
 
 /// `dx = dL/dx`, or `dx += dL/dx`: the convolution of `dy` with the turned kernel.
 pub(super) fn data_gradient(
+    tiling: &Tiling,
     shape: &ConvShape,
     dy: &[f32],
     w: &[f32],
@@ -322,7 +330,6 @@ pub(super) fn data_gradient(
     accumulate: bool,
     scratch: &mut Scratch,
 ) {
-    let Some(tiling) = Tiling::of(shape) else { return };
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let (call, weights): (Convolve<(), _>, TransformWeights) = match tiling.scheme {
         Scheme::Four => (convolve::<Input4, Output4, (), _>, turned::<Filter4>),
@@ -330,7 +337,7 @@ pub(super) fn data_gradient(
         Scheme::Pair => (convolve::<InputPair, OutputPair, (), _>, turned::<FilterPair>),
     };
     let weights = |out: &mut [f32]| weights(w, cin, cout, out);
-    call(&tiling, [cout, cin], dy, w.len(), &weights, dx, accumulate, scratch, nothing);
+    call(tiling, [cout, cin], dy, w.len(), &weights, dx, accumulate, scratch, nothing);
 }
 
 /// Gradients are not looked at while they are in the cache.
@@ -447,15 +454,21 @@ fn convolve<I: Transform, O: Transform, T: Send, F: Fn(usize, &mut [f32]) -> T +
 }
 
 /// `dw += dL/dw`.
-pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
-    let Some(tiling) = Tiling::of(shape) else { return };
+pub(super) fn weight_gradient(
+    tiling: &Tiling,
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    scratch: &mut Scratch,
+) {
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let call = match tiling.scheme {
         Scheme::Four => gradient_of_weights::<Input4, OutputGradient4, FilterGradient4>,
         Scheme::Two => gradient_of_weights::<Input2, OutputGradient2, FilterGradient2>,
         Scheme::Pair => gradient_of_weights::<InputPair, OutputGradientPair, FilterGradientPair>,
     };
-    call(&tiling, cin, cout, x, dy, dw, scratch);
+    call(tiling, cin, cout, x, dy, dw, scratch);
 }
 
 fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
