@@ -9,19 +9,21 @@ pub(super) fn transpose(
     target: &mut [f32],
     target_stride: usize,
 ) {
-    /// Rows and columns of a block whose lines stay in the first-level cache.
-    const BLOCK: usize = 16;
+    /// A block whose lines stay in the first-level cache even where all of them fall into two of its sets, as they do
+    /// for rows of 512 values: a line of target rows is written whole before the next block begins.
+    const ROWS: usize = 16;
+    const COLUMNS: usize = 8;
     if rows == 0 || columns == 0 {
         return;
     }
     assert!((rows - 1) * source_stride + columns <= source.len(), "source of a transpose is too short");
     assert!((columns - 1) * target_stride + rows <= target.len(), "target of a transpose is too short");
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            let (end_row, end_column) = (rows.min(row + BLOCK), columns.min(column + BLOCK));
+    for row in (0..rows).step_by(ROWS) {
+        for column in (0..columns).step_by(COLUMNS) {
+            let (end_row, end_column) = (rows.min(row + ROWS), columns.min(column + COLUMNS));
             let (whole_row, whole_column) = (row + (end_row - row) / 4 * 4, column + (end_column - column) / 4 * 4);
-            for i in (row..whole_row).step_by(4) {
-                for j in (column..whole_column).step_by(4) {
+            for j in (column..whole_column).step_by(4) {
+                for i in (row..whole_row).step_by(4) {
                     four_by_four(
                         &source[i * source_stride + j..],
                         source_stride,
