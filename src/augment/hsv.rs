@@ -43,24 +43,24 @@ fn rgb_to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     (to_byte(f64::from(turns) * 255.0), to_byte(f64::from(saturation) * 255.0), max as u8)
 }
 
+/// Whole numbers throughout: with hue = 42.5 · sector + remainder / 6 the shares are multiples of 1 / 255², and
+/// none of them lies halfway between two levels.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "must be compiled inside the vectorised loop")]
 fn hsv_to_rgb(hue: u8, saturation: u8, value: u8) -> (u8, u8, u8) {
-    let sixth = f64::from(hue) * 6.0 / 255.0;
-    let sector = (i32::from(hue) * 6) / 255;
-    let fraction = f64::from((sixth - f64::from(sector)) as f32);
-    let strength = f64::from((f64::from(saturation) / 255.0) as f32);
-    let full = f64::from(value);
-    let p = to_byte(full * (1.0 - strength) + 0.5);
-    let q = to_byte(full * (1.0 - f64::from((strength * fraction) as f32)) + 0.5);
-    let t = to_byte(full * (1.0 - strength * (1.0 - fraction)) + 0.5);
+    let (hue, saturation, value) = (u32::from(hue), u32::from(saturation), u32::from(value));
+    let sector = hue * 6 / 255;
+    let remainder = hue * 6 - sector * 255;
+    let p = (value * (255 - saturation) + 127) / 255;
+    let q = (value * (65025 - saturation * remainder) + 32512) / 65025;
+    let t = (value * (65025 - saturation * (255 - remainder)) + 32512) / 65025;
     let sector = if sector == 6 { 0 } else { sector };
-    let pick = |values: [u8; 6]| {
+    let pick = |values: [u32; 6]| {
         let mut chosen = values[5];
         for idx in (0..5).rev() {
             chosen = if sector == idx { values[idx as usize] } else { chosen };
         }
-        chosen
+        chosen as u8
     };
     (pick([value, q, p, p, t, value]), pick([t, value, value, q, p, p]), pick([p, p, t, value, value, q]))
 }
@@ -70,6 +70,47 @@ fn hsv_to_rgb(hue: u8, saturation: u8, value: u8) -> (u8, u8, u8) {
 #[allow(clippy::inline_always, reason = "must be compiled inside the vectorised loop")]
 fn to_byte(value: f64) -> u8 {
     debug_assert!((0.0..256.0).contains(&value));
-    // SAFETY: both conversions only ever see shares of 255, between 0 and 255.5.
+    // SAFETY: only shares of 255 arrive here, between 0 and 255.
     (unsafe { value.to_int_unchecked::<i32>() }) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The floating-point formula of `libImaging/Convert.c`.
+    fn pillow_hsv_to_rgb(hue: u8, saturation: u8, value: u8) -> (u8, u8, u8) {
+        let sixth = f64::from(hue) * 6.0 / 255.0;
+        let sector = (i32::from(hue) * 6) / 255;
+        let fraction = f64::from((sixth - f64::from(sector)) as f32);
+        let strength = f64::from((f64::from(saturation) / 255.0) as f32);
+        let full = f64::from(value);
+        let p = to_byte(full * (1.0 - strength) + 0.5);
+        let q = to_byte(full * (1.0 - f64::from((strength * fraction) as f32)) + 0.5);
+        let t = to_byte(full * (1.0 - strength * (1.0 - fraction)) + 0.5);
+        let sector = if sector == 6 { 0 } else { sector };
+        let pick = |values: [u8; 6]| {
+            let mut chosen = values[5];
+            for idx in (0..5).rev() {
+                chosen = if sector == idx { values[idx as usize] } else { chosen };
+            }
+            chosen
+        };
+        (pick([value, q, p, p, t, value]), pick([t, value, value, q, p, p]), pick([p, p, t, value, value, q]))
+    }
+
+    #[test]
+    fn whole_numbers_give_what_pillows_floats_give() {
+        for hue in 0..=255 {
+            for saturation in 0..=255 {
+                for value in (0..=255).step_by(5) {
+                    assert_eq!(
+                        hsv_to_rgb(hue, saturation, value),
+                        pillow_hsv_to_rgb(hue, saturation, value),
+                        "{hue} {saturation} {value}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -9,11 +9,11 @@ use super::{
 
 const KEY: ViewKey = ViewKey { seed: 3, epoch: 1, image_idx: 8, view: 0 };
 
-fn config(ops: Value) -> AugmentConfig {
+fn config(ops: &Value) -> AugmentConfig {
     serde_json::from_value(json!({ "image_size": 16, "normalize": "unit", "ops": ops })).unwrap()
 }
 
-fn build(ops: Value) -> Policy {
+fn build(ops: &Value) -> Policy {
     Policy::build(&config(ops)).unwrap()
 }
 
@@ -44,9 +44,9 @@ fn pixels(width: u32, height: u32) -> Vec<u8> {
 fn every_operation_takes_every_shape() {
     let mut scratch = Scratch::default();
     let ops = every_op();
-    let mut policies: Vec<Policy> = ops.as_array().unwrap().iter().map(|op| build(json!([op]))).collect();
-    policies.push(build(ops));
-    policies.push(build(json!([])));
+    let mut policies: Vec<Policy> = ops.as_array().unwrap().iter().map(|op| build(&json!([op]))).collect();
+    policies.push(build(&ops));
+    policies.push(build(&json!([])));
     for (width, height) in [(1, 1), (1, 300), (300, 1), (16, 16), (37, 23)] {
         let rgb = pixels(width, height);
         let image = ImageRef::new(width, height, &rgb).unwrap();
@@ -62,7 +62,7 @@ fn every_operation_takes_every_shape() {
 
 #[test]
 fn a_view_depends_on_its_key_and_not_on_what_came_before() {
-    let policy = build(every_op());
+    let policy = build(&every_op());
     let rgb = pixels(40, 30);
     let image = ImageRef::new(40, 30, &rgb).unwrap();
     let view = |key, scratch: &mut Scratch| {
@@ -80,7 +80,7 @@ fn a_view_depends_on_its_key_and_not_on_what_came_before() {
 
 #[test]
 fn pixels_and_input_agree() {
-    let policy = build(json!([{ "random_resized_crop": {} }, { "color_jitter": { "brightness": 0.5 } }]));
+    let policy = build(&json!([{ "random_resized_crop": {} }, { "color_jitter": { "brightness": 0.5 } }]));
     let rgb = pixels(40, 30);
     let image = ImageRef::new(40, 30, &rgb).unwrap();
     let (mut floats, mut bytes) = (vec![0.0; 768], vec![0; 768]);
@@ -97,7 +97,7 @@ fn without_a_sizing_operation_the_image_is_squashed_first() {
     let image = ImageRef::new(40, 30, &rgb).unwrap();
     let view = |ops| {
         let mut out = vec![0; 768];
-        build(ops).view_pixels(image, KEY, &mut Scratch::default(), &mut out);
+        build(&ops).view_pixels(image, KEY, &mut Scratch::default(), &mut out);
         out
     };
     assert_eq!(view(json!([])), view(json!([{ "resize": {} }])));
@@ -111,7 +111,7 @@ fn without_a_sizing_operation_the_image_is_squashed_first() {
 fn probabilities_are_kept() {
     let rgb = [[255_u8, 0, 0], [0, 0, 255]].concat();
     let image = ImageRef::new(2, 1, &rgb).unwrap();
-    let policy = build(json!([{ "horizontal_flip": { "p": 0.3 } }]));
+    let policy = build(&json!([{ "horizontal_flip": { "p": 0.3 } }]));
     let flips = (0..2000)
         .filter(|&image_idx| {
             let mut out = vec![0; 768];
@@ -125,7 +125,7 @@ fn probabilities_are_kept() {
 #[test]
 fn a_policy_survives_its_file_without_the_contact_sheet() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(every_op());
+    let mut config = config(&every_op());
     config.preview.images = 9;
     Policy::build(&config).unwrap().save(dir.path()).unwrap();
     let first = std::fs::read(dir.path().join(POLICY_FILE)).unwrap();
@@ -158,11 +158,11 @@ fn parameters_out_of_range_are_named() {
         (json!({ "tf_hue": { "max_delta": 0.7 } }), "ops[0].tf_hue.max_delta"),
         (json!({ "tf_contrast": { "lower": 2.0, "upper": 1.0 } }), "ops[0].tf_contrast"),
     ] {
-        let error = Policy::build(&config(json!([op]))).err().unwrap_or_else(|| panic!("{op} passed"));
+        let error = Policy::build(&config(&json!([op]))).err().unwrap_or_else(|| panic!("{op} passed"));
         assert!(error.to_string().starts_with(&format!("`{key}`")), "{error}");
         assert!(error.help().is_some());
     }
-    let mut bad = config(json!([]));
+    let mut bad = config(&json!([]));
     bad.image_size = 0;
     assert!(Policy::build(&bad).is_err());
     bad.image_size = 16;
@@ -172,7 +172,7 @@ fn parameters_out_of_range_are_named() {
 
 #[test]
 fn a_contact_sheet_has_a_row_for_each_image() {
-    let policy = build(every_op());
+    let policy = build(&every_op());
     let (wide, tall) = (pixels(40, 10), pixels(2, 500));
     let images = [(0, ImageRef::new(40, 10, &wide).unwrap()), (7, ImageRef::new(2, 500, &tall).unwrap())];
     let sheet = render_contact_sheet(&policy, &images, 3, 1);

@@ -51,7 +51,7 @@ impl Folder {
         image.save_with_format(path, image::ImageFormat::Png).unwrap();
     }
 
-    fn config(options: serde_json::Value) -> IngestConfig {
+    fn config(options: &serde_json::Value) -> IngestConfig {
         let mut value = json!({ "source": { "image_folder": "images" } });
         for (key, option) in options.as_object().unwrap() {
             value[key] = option.clone();
@@ -59,9 +59,10 @@ impl Folder {
         serde_json::from_value(value).unwrap()
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "called with `json!` literals")]
     fn ingest(&self, options: serde_json::Value) -> Result<(DatasetCard, Vec<String>), DataError> {
         let listener = Listener::default();
-        let card = ingest(&Self::config(options), self.dir.path(), self.out.path(), &listener)?;
+        let card = ingest(&Self::config(&options), self.dir.path(), self.out.path(), &listener)?;
         Ok((card, listener.warnings.into_inner().unwrap()))
     }
 
@@ -216,7 +217,7 @@ fn the_artifact_is_the_same_every_time() {
 fn a_stop_is_heard() {
     let folder = Folder::new(&["a/1.png"]);
     let listener = Listener { cancel: true, ..Listener::default() };
-    let result = ingest(&Folder::config(json!({})), folder.dir.path(), folder.out.path(), &listener);
+    let result = ingest(&Folder::config(&json!({})), folder.dir.path(), folder.out.path(), &listener);
     assert!(matches!(result, Err(DataError::Cancelled)));
 }
 
@@ -256,7 +257,8 @@ fn open_damaged(damage: impl Fn(&mut Vec<u8>)) -> Result<Dataset, DataError> {
 fn a_damaged_store_is_an_error() {
     assert!(open_damaged(|_| ()).is_ok());
     let offsets_at = 512 + (3 * 10 * (20 + 21_usize)).next_multiple_of(8);
-    let damages: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 8] = [
+    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+    let damages: [(&str, Damage); 8] = [
         ("emptied", Box::new(Vec::clear)),
         ("cut", Box::new(|bytes| bytes.truncate(600))),
         ("header length", Box::new(|bytes| bytes[3] = 1)),

@@ -53,7 +53,65 @@ impl From<AugmentError> for StageError {
 
 #[cfg(test)]
 mod tests {
-    use super::spread;
+    use std::{collections::BTreeMap, path::Path};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        augment::policy_file::POLICY_FILE,
+        digest::Digest,
+        stage::{InputArtifact, SilentReporter},
+    };
+
+    fn with_context<T>(
+        out_dir: &Path,
+        inputs: &BTreeMap<String, Vec<InputArtifact>>,
+        use_it: impl FnOnce(&StageContext<'_>) -> T,
+    ) -> T {
+        use_it(&StageContext {
+            pipeline: "p",
+            stage: "s",
+            inputs,
+            out_dir,
+            work_dir: out_dir,
+            project_root: out_dir,
+            seed: 1,
+            reporter: &SilentReporter,
+        })
+    }
+
+    #[test]
+    fn a_dataset_gets_a_contact_sheet_and_no_dataset_none() {
+        let (data, views) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let scenes =
+            json!({ "source": { "synthetic_scenes": { "images_per_class": 1, "image_size": 24, "split": "test" } } });
+        let outcome = with_context(data.path(), &BTreeMap::new(), |ctx| {
+            crate::stage::ingest::run(&serde_json::from_value(scenes).unwrap(), ctx).unwrap()
+        });
+        assert_eq!(outcome.metrics["dataset/images"], 7.0);
+
+        let config =
+            json!({ "image_size": 16, "ops": [{ "random_resized_crop": {} }], "preview": { "images": 4, "views": 2 } });
+        let config: AugmentConfig = serde_json::from_value(config).unwrap();
+        with_context(views.path(), &BTreeMap::new(), |ctx| run(&config, ctx)).unwrap();
+        assert!(views.path().join(POLICY_FILE).exists() && !views.path().join(PREVIEW_FILE).exists());
+
+        let dataset = InputArtifact { stage: "train".into(), digest: Digest::of(b""), dir: data.path().to_owned() };
+        let inputs = BTreeMap::from([("dataset".to_owned(), vec![dataset])]);
+        with_context(views.path(), &inputs, |ctx| run(&config, ctx)).unwrap();
+        let sheet = image::open(views.path().join(PREVIEW_FILE)).unwrap();
+        assert_eq!((sheet.width(), sheet.height()), (4 + 16 + 12 + 2 * 20, 4 + 4 * 20));
+    }
+
+    #[test]
+    fn a_missing_folder_is_the_users_data_with_help() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = serde_json::from_value(json!({ "source": { "image_folder": "nowhere" } })).unwrap();
+        let error = with_context(dir.path(), &BTreeMap::new(), |ctx| crate::stage::ingest::run(&config, ctx));
+        let error = error.unwrap_err();
+        assert!(matches!(error, StageError::Data { .. }) && error.help().unwrap().contains("project root"));
+    }
 
     #[test]
     fn spread_indices_cover_the_dataset() {
