@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError};
 
 use super::backbone_config::{BackboneConfig, Stem};
 use super::backbone_error::BackboneError;
-use super::cpu::scratch::Scratch;
 use super::darknet_tiny::build_darknet_tiny;
 use super::execute;
 use super::init::initial_values;
@@ -13,7 +12,7 @@ use super::op::Op;
 use super::parameters::Parameters;
 use super::program::{IMAGE_CHANNELS, Program};
 use super::resnet::{Block, build_resnet};
-use super::workspace::{Pass, SharedSlots};
+use super::workspace::{Pass, SharedSlots, Workspace};
 use super::{StateEntry, state_dict};
 
 /// The two views of one step.
@@ -32,8 +31,8 @@ pub struct Backbone {
     parameters: Parameters,
     passes: [Pass; NUM_PASSES],
     gradient_slots: SharedSlots,
-    scratch: Scratch,
-    eval: Mutex<(SharedSlots, Scratch)>,
+    workspace: Workspace,
+    eval: Mutex<(SharedSlots, Workspace)>,
 }
 
 impl Backbone {
@@ -58,7 +57,7 @@ impl Backbone {
             parameters,
             passes: Default::default(),
             gradient_slots: SharedSlots::default(),
-            scratch: Scratch::default(),
+            workspace: Workspace::default(),
             eval: Mutex::default(),
         })
     }
@@ -80,17 +79,17 @@ impl Backbone {
 
     /// How many values are trained.
     pub fn num_parameters(&self) -> usize {
-        self.parameters.values.len()
+        self.parameters.values().len()
     }
 
     /// All trained values, flat, in the engine's own layout.
     pub fn values(&self) -> &[f32] {
-        &self.parameters.values
+        self.parameters.values()
     }
 
     /// All trained values, to be changed.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.parameters.values
+        self.parameters.change().0
     }
 
     /// The gradients of `values`, in the same order.
@@ -105,7 +104,7 @@ impl Backbone {
 
     /// Values and gradients at once, for the optimiser.
     pub fn values_and_gradients_mut(&mut self) -> (&mut [f32], &[f32]) {
-        (&mut self.parameters.values, &self.parameters.gradients)
+        self.parameters.change()
     }
 
     /// Features `[n, feature_dim]` of normalised images `[n, image_size, image_size, 3]` with batch statistics.
@@ -136,7 +135,7 @@ impl Backbone {
         }
         let pass = &mut self.passes[pass];
         pass.fit(&self.program, dims, n);
-        Ok(execute::forward_train(&self.program, &mut self.parameters, pass, images, n, &mut self.scratch))
+        Ok(execute::forward_train(&self.program, &mut self.parameters, pass, images, n, &mut self.workspace))
     }
 
     /// Adds the gradients for `grad_features` `[n, feature_dim]` and consumes what `pass` kept.
@@ -158,7 +157,7 @@ impl Backbone {
             kept,
             &mut self.gradient_slots,
             grad_features,
-            &mut self.scratch,
+            &mut self.workspace,
         );
         Ok(())
     }
@@ -173,11 +172,11 @@ impl Backbone {
         let dims = self.check_batch(images, n, image_size)?;
         // Taken, not held: a second caller at the same time gets memory of its own.
         let take = || std::mem::take(&mut *self.eval.lock().unwrap_or_else(PoisonError::into_inner));
-        let (mut slots, mut scratch) = take();
+        let (mut slots, mut workspace) = take();
         slots.fit_activations(&self.program, &dims, n);
         let features =
-            execute::forward_eval(&self.program, &self.parameters, &mut slots, &dims, images, n, &mut scratch);
-        *self.eval.lock().unwrap_or_else(PoisonError::into_inner) = (slots, scratch);
+            execute::forward_eval(&self.program, &self.parameters, &mut slots, &dims, images, n, &mut workspace);
+        *self.eval.lock().unwrap_or_else(PoisonError::into_inner) = (slots, workspace);
         Ok(features)
     }
 

@@ -100,6 +100,34 @@ fn only_training_moves_the_statistics() {
 }
 
 #[test]
+fn changed_weights_are_seen_at_once() {
+    let x = images(3, 33);
+    let features = |backbone: &mut Backbone| {
+        let mut features = backbone.forward_eval(&x, 3, 33).unwrap();
+        features.extend(backbone.forward_train(0, &x, 3, 33).unwrap());
+        backbone.zero_gradients();
+        backbone.backward(0, &vec![1.0; 3 * 512]).unwrap();
+        features.extend(backbone.gradients());
+        features
+    };
+    let mut one = Backbone::build(&RESNET, 1).unwrap();
+    let other = Backbone::build(&RESNET, 2).unwrap();
+    let before = features(&mut one);
+    one.values_mut().copy_from_slice(other.values());
+    let after = features(&mut one);
+    assert!(before != after);
+    // A fresh network with the same weights and statistics agrees.
+    let mut fresh = Backbone::build(&RESNET, 3).unwrap();
+    let mut state = one.state_dict();
+    fresh.load_state_dict(&state).unwrap();
+    assert!(features(&mut one) == features(&mut fresh));
+    one.values_and_gradients_mut().0.fill(0.01);
+    state = one.state_dict();
+    fresh.load_state_dict(&state).unwrap();
+    assert!(features(&mut one) == features(&mut fresh));
+}
+
+#[test]
 fn a_state_moves_to_another_network() {
     let first = Backbone::build(&RESNET, 1).unwrap();
     let mut second = Backbone::build(&RESNET, 2).unwrap();

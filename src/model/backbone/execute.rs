@@ -1,11 +1,10 @@
 //! Walks the program: forward in training and at inference, and backward.
 
-use super::cpu::scratch::Scratch;
 use super::layers::{Dims, conv_bn};
 use super::op::{Op, Residual, Slot};
 use super::parameters::Parameters;
 use super::program::{IMAGES, Program};
-use super::workspace::{Pass, SharedSlots};
+use super::workspace::{Pass, SharedSlots, Workspace};
 
 /// Forward with batch statistics; leaves everything in `pass`. Returns the features.
 pub(super) fn forward_train(
@@ -14,7 +13,7 @@ pub(super) fn forward_train(
     pass: &mut Pass,
     images: &[f32],
     n: usize,
-    scratch: &mut Scratch,
+    workspace: &mut Workspace,
 ) -> Vec<f32> {
     let mut buffer = pass.slots.take(IMAGES.0);
     buffer[..images.len()].copy_from_slice(images);
@@ -36,6 +35,7 @@ pub(super) fn forward_train(
                     statistics: &mut pass.statistics[idx],
                     running: &mut running,
                 };
+                let (scratch, prepared) = workspace.of(idx);
                 let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 conv_bn::forward_train(
@@ -46,6 +46,7 @@ pub(super) fn forward_train(
                     residual.map(read),
                     *relu,
                     &mut buffers,
+                    &mut prepared.forward,
                     scratch,
                 );
                 parameters.running[layer.norm] = running;
@@ -71,20 +72,32 @@ pub(super) fn forward_eval(
     dims: &[Dims],
     images: &[f32],
     n: usize,
-    scratch: &mut Scratch,
+    workspace: &mut Workspace,
 ) -> Vec<f32> {
-    for op in &program.ops {
+    for (idx, op) in program.ops.iter().enumerate() {
         let output = op.output();
         let mut buffer = slots.take(output.0);
         let read = |slot: Slot| if slot == IMAGES { images } else { slots.get(slot.0) };
         let out = &mut buffer[..slots.len(output.0)];
         match op {
             Op::ConvBn { layer, input, residual, relu, .. } => {
+                let (scratch, prepared) = workspace.of(idx);
                 let shape = layer.shape(n, dims[input.0], dims[output.0]);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 let running = &parameters.running[layer.norm];
                 let residual = residual.map(read);
-                conv_bn::forward_eval(&shape, weight, bn, running, read(*input), residual, *relu, out, scratch);
+                conv_bn::forward_eval(
+                    &shape,
+                    weight,
+                    bn,
+                    running,
+                    read(*input),
+                    residual,
+                    *relu,
+                    out,
+                    &mut prepared.forward,
+                    scratch,
+                );
             }
             Op::MaxPool { layer, input, .. } => layer.forward(dims[input.0], dims[output.0], read(*input), out),
             Op::GlobalPool { layer, input, .. } => layer.forward(dims[input.0], read(*input), out),
@@ -101,7 +114,7 @@ pub(super) fn backward(
     pass: &mut Pass,
     gradients: &mut SharedSlots,
     grad_features: &[f32],
-    scratch: &mut Scratch,
+    workspace: &mut Workspace,
 ) {
     let n = std::mem::take(&mut pass.n);
     let pass = &*pass;
@@ -122,13 +135,23 @@ pub(super) fn backward(
                     output: read(output),
                     statistics: &pass.statistics[idx],
                 };
+                let (scratch, prepared) = workspace.of(idx);
                 let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
                 let (weight, mut grads) = parameters.weight_and_gradients(program, layer);
                 with_residual_gradient(gradients, &mut written, *residual, |residual| {
                     conv_bn::backward_norm(&kept, *relu, residual, d, &mut grads);
                 });
                 with_gradient(gradients, &mut written, *input, |d_input| {
-                    conv_bn::backward_conv(&shape, weight, read(*input), d, grads.weight, d_input, scratch);
+                    conv_bn::backward_conv(
+                        &shape,
+                        weight,
+                        read(*input),
+                        d,
+                        grads.weight,
+                        d_input,
+                        &mut prepared.backward,
+                        scratch,
+                    );
                 });
             }
             Op::MaxPool { layer, input, .. } => {

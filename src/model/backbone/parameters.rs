@@ -1,5 +1,6 @@
 //! All trained values in one flat buffer, their gradients in another, and the layout between here and PyTorch.
 
+use super::cpu::prepared::Weights;
 use super::layers::ConvBn;
 use super::layers::conv_bn::{BnParameters, ParameterGradients, RunningStatistics};
 use super::program::Program;
@@ -7,21 +8,34 @@ use super::program::Program;
 /// Values, gradients and running statistics of one network.
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
-    pub(super) values: Vec<f32>,
+    values: Vec<f32>,
     pub(super) gradients: Vec<f32>,
     pub(super) running: Vec<RunningStatistics>,
+    /// Counts how often the values may have changed; never 0.
+    version: u64,
 }
 
 impl Parameters {
     pub(super) fn new(program: &Program, values: Vec<f32>) -> Self {
         let gradients = vec![0.0; values.len()];
         let running = program.norms.iter().map(|norm| RunningStatistics::new(norm.channels)).collect();
-        Self { values, gradients, running }
+        Self { values, gradients, running, version: 1 }
+    }
+
+    /// The values.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Values to be changed, and the gradients.
+    pub(super) fn change(&mut self) -> (&mut [f32], &[f32]) {
+        self.version += 1;
+        (&mut self.values, &self.gradients)
     }
 
     /// The kernel of a layer.
-    pub(super) fn weight(&self, program: &Program, layer: &ConvBn) -> &[f32] {
-        slice(program, &self.values, layer.weight)
+    pub(super) fn weight(&self, program: &Program, layer: &ConvBn) -> Weights<'_> {
+        Weights { values: slice(program, &self.values, layer.weight), version: self.version }
     }
 
     /// The batch norm of a layer.
@@ -37,14 +51,15 @@ impl Parameters {
         &mut self,
         program: &Program,
         layer: &ConvBn,
-    ) -> (&[f32], ParameterGradients<'_>) {
+    ) -> (Weights<'_>, ParameterGradients<'_>) {
         // The builder lays out a layer's kernel, scale and shift one after the other.
         let specs = &program.parameters;
         let rest = &mut self.gradients[specs[layer.weight].offset..];
         let (weight, rest) = rest.split_at_mut(specs[layer.weight].len);
         let (scale, rest) = rest.split_at_mut(specs[layer.scale].len);
         let shift = &mut rest[..specs[layer.shift].len];
-        (slice(program, &self.values, layer.weight), ParameterGradients { weight, scale, shift })
+        let values = slice(program, &self.values, layer.weight);
+        (Weights { values, version: self.version }, ParameterGradients { weight, scale, shift })
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn state_dict(program: &Program, parameters: &Parameters) -> Vec<Stat
     let mut norms = program.norms.iter().zip(&parameters.running);
     for spec in &program.parameters {
         let mut values = vec![0.0; spec.len];
-        to_torch(&spec.shape, &parameters.values[spec.offset..][..spec.len], &mut values);
+        to_torch(&spec.shape, &parameters.values()[spec.offset..][..spec.len], &mut values);
         entries.push(StateEntry { name: spec.name.clone(), shape: spec.shape.clone(), data: StateData::F32(values) });
         // A batch norm's buffers follow its bias; convolutions have none.
         if !spec.name.ends_with("bias") {
@@ -43,9 +43,10 @@ pub(super) fn load_state_dict(
     entries: &[StateEntry],
 ) -> Result<(), BackboneError> {
     let found = check(backbone, &state_dict(program, parameters), entries)?;
+    let (target, _) = parameters.change();
     for spec in &program.parameters {
         if let Some(StateData::F32(values)) = found.get(spec.name.as_str()) {
-            to_internal(&spec.shape, values, &mut parameters.values[spec.offset..][..spec.len]);
+            to_internal(&spec.shape, values, &mut target[spec.offset..][..spec.len]);
         }
     }
     for (norm, running) in program.norms.iter().zip(&mut parameters.running) {

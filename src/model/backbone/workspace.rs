@@ -1,5 +1,7 @@
 //! Memory of the passes: allocated once for a shape, used again at every step, never cleared.
 
+use super::cpu::prepared::PreparedWeights;
+use super::cpu::scratch::Scratch;
 use super::layers::Dims;
 use super::layers::conv_bn::BatchStatistics;
 use super::memory_plan::{Lifetime, MemoryPlan, plan_memory};
@@ -34,6 +36,31 @@ impl Buffers {
 
     pub(super) fn put(&mut self, idx: usize, buffer: Vec<f32>) {
         self.buffers[idx] = buffer;
+    }
+}
+
+/// What kernels work with: passing memory, and the weights as they want them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Workspace {
+    scratch: Scratch,
+    /// One entry an operation.
+    prepared: Vec<Prepared>,
+}
+
+/// The prepared weights of one convolution.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Prepared {
+    pub(super) forward: PreparedWeights,
+    pub(super) backward: PreparedWeights,
+}
+
+impl Workspace {
+    /// Passing memory and the prepared weights of operation `idx`.
+    pub(super) fn of(&mut self, idx: usize) -> (&mut Scratch, &mut Prepared) {
+        if self.prepared.len() <= idx {
+            self.prepared.resize_with(idx + 1, Prepared::default);
+        }
+        (&mut self.scratch, &mut self.prepared[idx])
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::super::layers::Dims;
 use super::direct;
+use super::prepared::{PreparedWeights, Weights};
 use super::scratch::Scratch;
 use super::winograd::{self, Tiling};
 
@@ -35,15 +36,16 @@ impl ConvShape {
 pub(crate) fn forward<T: Send>(
     shape: &ConvShape,
     x: &[f32],
-    w: &[f32],
+    w: Weights<'_>,
     y: &mut [f32],
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
     finish: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
     if let Some(tiling) = Tiling::of(shape) {
-        return winograd::forward(&tiling, shape, x, w, y, scratch, finish);
+        return winograd::forward(&tiling, shape, x, w, y, prepared, scratch, finish);
     }
-    direct::forward(shape, x, w, y, scratch, finish)
+    direct::forward(shape, x, w, y, prepared, finish)
 }
 
 /// `dw += dL/dw`.
@@ -58,13 +60,14 @@ pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut
 pub(crate) fn data_gradient(
     shape: &ConvShape,
     dy: &[f32],
-    w: &[f32],
+    w: Weights<'_>,
     dx: &mut [f32],
     accumulate: bool,
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
     if let Some(tiling) = Tiling::of_gradients(shape) {
-        return winograd::data_gradient(&tiling, shape, dy, w, dx, accumulate, scratch);
+        return winograd::data_gradient(&tiling, shape, dy, w, dx, accumulate, prepared, scratch);
     }
-    direct::data_gradient(shape, dy, w, dx, accumulate, scratch);
+    direct::data_gradient(shape, dy, w, dx, accumulate, prepared);
 }

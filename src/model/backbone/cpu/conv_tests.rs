@@ -1,6 +1,7 @@
 //! Convolutions against their slow twins.
 
 use super::conv::{self, ConvShape};
+use super::prepared::{PreparedWeights, Weights};
 use super::reference::{self, deviation, numbers, shape};
 use super::scratch::Scratch;
 use super::winograd::{self, Tiling};
@@ -34,6 +35,10 @@ fn shapes() -> Vec<ConvShape> {
 
 const TOLERANCE: f64 = 1e-5;
 
+fn once(values: &[f32]) -> Weights<'_> {
+    Weights { values, version: 1 }
+}
+
 #[test]
 fn winograd_is_accurate_for_every_size() {
     let mut worst = [0.0_f64; 3];
@@ -43,9 +48,9 @@ fn winograd_is_accurate_for_every_size() {
         let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(3, s.n * s.output.len()));
         let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![0.0; w.len()]);
         let scratch = &mut Scratch::default();
-        conv::forward(&s, &x, &w, &mut y, scratch, |_, _| ());
+        conv::forward(&s, &x, once(&w), &mut y, &mut PreparedWeights::default(), scratch, |_, _| ());
         let Some(tiling) = Tiling::of(&s) else { continue };
-        winograd::data_gradient(&tiling, &s, &dy, &w, &mut dx, false, scratch);
+        winograd::data_gradient(&tiling, &s, &dy, once(&w), &mut dx, false, &mut PreparedWeights::default(), scratch);
         winograd::weight_gradient(&tiling, &s, &x, &dy, &mut dw, scratch);
         worst[0] = worst[0].max(deviation(&y, &reference::forward(&s, &x, &w)));
         worst[1] = worst[1].max(deviation(&dx, &reference::data_gradient(&s, &dy, &w)));
@@ -60,7 +65,15 @@ fn forward_is_the_direct_sum() {
     for s in shapes() {
         let (x, w) = (numbers(1, s.n * s.input.len()), numbers(2, s.depth() * s.output.channels));
         let mut y = vec![f32::NAN; s.n * s.output.len()];
-        let done = conv::forward(&s, &x, &w, &mut y, &mut Scratch::default(), |first, y| (first, y.to_vec()));
+        let done = conv::forward(
+            &s,
+            &x,
+            once(&w),
+            &mut y,
+            &mut PreparedWeights::default(),
+            &mut Scratch::default(),
+            |first, y| (first, y.to_vec()),
+        );
         let mut next = 0;
         for (first, block) in done {
             assert_eq!(first * s.output.channels, next);
@@ -101,15 +114,32 @@ fn data_gradient_is_the_direct_sum_written_or_added() {
         let (dy, w) = (numbers(1, s.n * s.output.len()), numbers(2, s.depth() * s.output.channels));
         let mut expected = reference::data_gradient(&s, &dy, &w);
         let mut dx = vec![f32::NAN; s.n * s.input.len()];
-        conv::data_gradient(&s, &dy, &w, &mut dx, false, &mut Scratch::default());
+        conv::data_gradient(
+            &s,
+            &dy,
+            once(&w),
+            &mut dx,
+            false,
+            &mut PreparedWeights::default(),
+            &mut Scratch::default(),
+        );
         let error = deviation(&dx, &expected);
         assert!(error < TOLERANCE, "{s:?}: {error}");
         let mut dx = numbers(3, s.n * s.input.len());
         expected.iter_mut().zip(&dx).for_each(|(e, b)| *e += f64::from(*b));
         let mut other = dx.clone();
-        conv::data_gradient(&s, &dy, &w, &mut dx, true, &mut Scratch::default());
+        conv::data_gradient(&s, &dy, once(&w), &mut dx, true, &mut PreparedWeights::default(), &mut Scratch::default());
         if let Some(tiling) = Tiling::of(&s) {
-            winograd::data_gradient(&tiling, &s, &dy, &w, &mut other, true, &mut Scratch::default());
+            winograd::data_gradient(
+                &tiling,
+                &s,
+                &dy,
+                once(&w),
+                &mut other,
+                true,
+                &mut PreparedWeights::default(),
+                &mut Scratch::default(),
+            );
             assert!(deviation(&other, &expected) < TOLERANCE, "{s:?}");
         }
         let error = deviation(&dx, &expected);
@@ -124,6 +154,6 @@ fn one_bad_pixel_stays_visible() {
     x[17] = f32::NAN;
     let mut y = vec![0.0; s.n * s.output.len()];
     let w = numbers(2, s.depth() * s.output.channels);
-    conv::forward(&s, &x, &w, &mut y, &mut Scratch::default(), |_, _| ());
+    conv::forward(&s, &x, once(&w), &mut y, &mut PreparedWeights::default(), &mut Scratch::default(), |_, _| ());
     assert!(y.iter().any(|v| v.is_nan()));
 }

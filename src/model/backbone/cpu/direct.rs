@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::conv::ConvShape;
 use super::im2col::{col2im, gather, im2col};
 use super::matrix::{Matrix, multiply_packed, pack, pack_here, packed_len};
+use super::prepared::{Form, PreparedWeights, Weights};
 use super::scratch::{Scratch, with_scratch};
 
 /// Rows of a block are a multiple of this, the height of the kernel's strips.
@@ -28,15 +29,16 @@ fn is_pointwise(shape: &ConvShape) -> bool {
 pub(super) fn forward<T: Send>(
     shape: &ConvShape,
     x: &[f32],
-    w: &[f32],
+    w: Weights<'_>,
     y: &mut [f32],
-    scratch: &mut Scratch,
+    prepared: &mut PreparedWeights,
     finish: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
     let (depth, cout) = (shape.depth(), shape.output.channels);
     let block = block(shape.positions(), depth);
-    let [packed] = scratch.parts([packed_len(depth, cout)]);
-    pack(Matrix::row_major(w, cout), depth, cout, packed);
+    let packed = prepared.get(w.version, Form::Packed, packed_len(depth, cout), |packed| {
+        pack(Matrix::row_major(w.values, cout), depth, cout, packed);
+    });
     let task = |(idx, y): (usize, &mut [f32])| {
         let (first, rows) = (idx * block, y.len() / cout);
         if is_pointwise(shape) {
@@ -152,14 +154,15 @@ fn largest_divisor(value: usize, at_most: usize) -> usize {
 pub(super) fn data_gradient(
     shape: &ConvShape,
     dy: &[f32],
-    w: &[f32],
+    w: Weights<'_>,
     dx: &mut [f32],
     accumulate: bool,
-    scratch: &mut Scratch,
+    prepared: &mut PreparedWeights,
 ) {
     let (depth, cout) = (shape.depth(), shape.output.channels);
-    let [packed] = scratch.parts([packed_len(cout, depth)]);
-    pack(Matrix::transposed(w, cout), cout, depth, packed);
+    let packed = prepared.get(w.version, Form::Packed, packed_len(cout, depth), |packed| {
+        pack(Matrix::transposed(w.values, cout), cout, depth, packed);
+    });
     if is_pointwise(shape) {
         let block = block(shape.positions(), depth.max(cout));
         dx.par_chunks_mut(block * depth).enumerate().for_each(|(idx, dx)| {

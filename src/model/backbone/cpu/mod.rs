@@ -18,6 +18,7 @@ mod norm_tests;
 pub(super) mod pool;
 #[cfg(test)]
 mod pool_tests;
+pub(super) mod prepared;
 #[cfg(test)]
 mod reference;
 pub(super) mod scratch;

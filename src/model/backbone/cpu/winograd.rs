@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::conv::ConvShape;
 use super::direct::add_in_order;
 use super::matrix::{Matrix, multiply_packed, packed_len, panel_width};
+use super::prepared::{Form, PreparedWeights, Weights};
 use super::scratch::{Scratch, with_scratch};
 use super::shared_mut::SharedMut;
 use super::transpose::transpose;
@@ -301,12 +302,14 @@ fn cut<'a>(
 }
 
 /// `y = conv(x, w)`; `finish` gets each finished block of positions and where it begins.
+#[allow(clippy::too_many_arguments, reason = "kernels take what they read and write")]
 pub(super) fn forward<T: Send>(
     tiling: &Tiling,
     shape: &ConvShape,
     x: &[f32],
-    w: &[f32],
+    w: Weights<'_>,
     y: &mut [f32],
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
     finish: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
@@ -316,66 +319,66 @@ pub(super) fn forward<T: Send>(
         Scheme::Two => (convolve::<Input2, Output2, T, _>, transform_weights::<Filter2>),
         Scheme::Pair => (convolve::<InputPair, OutputPair, T, _>, transform_weights::<FilterPair>),
     };
-    let weights = |out: &mut [f32]| weights(w, cin, cout, out);
-    call(tiling, [cin, cout], x, 0, &weights, y, false, scratch, finish)
+    let form = Form::Transformed(tiling.frequencies());
+    let weights =
+        prepared.get(w.version, form, weights_len(tiling, cin, cout), |out| weights(w.values, cin, cout, out));
+    call(tiling, [cin, cout], x, weights, y, false, scratch, finish)
 }
 
 /// `dx = dL/dx`, or `dx += dL/dx`: the convolution of `dy` with the turned kernel.
+#[allow(clippy::too_many_arguments, reason = "kernels take what they read and write")]
 pub(super) fn data_gradient(
     tiling: &Tiling,
     shape: &ConvShape,
     dy: &[f32],
-    w: &[f32],
+    w: Weights<'_>,
     dx: &mut [f32],
     accumulate: bool,
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let (call, weights): (Convolve<(), _>, TransformWeights) = match tiling.scheme {
-        Scheme::Four => (convolve::<Input4, Output4, (), _>, turned::<Filter4>),
-        Scheme::Two => (convolve::<Input2, Output2, (), _>, turned::<Filter2>),
-        Scheme::Pair => (convolve::<InputPair, OutputPair, (), _>, turned::<FilterPair>),
+        Scheme::Four => (convolve::<Input4, Output4, (), _>, transform_weights::<Filter4>),
+        Scheme::Two => (convolve::<Input2, Output2, (), _>, transform_weights::<Filter2>),
+        Scheme::Pair => (convolve::<InputPair, OutputPair, (), _>, transform_weights::<FilterPair>),
     };
-    let weights = |out: &mut [f32]| weights(w, cin, cout, out);
-    call(tiling, [cout, cin], dy, w.len(), &weights, dx, accumulate, scratch, nothing);
+    let form = Form::Transformed(tiling.frequencies());
+    let weights = prepared.get(w.version, form, weights_len(tiling, cout, cin), |out| {
+        let [turned] = scratch.parts([w.values.len()]);
+        turn_weights(w.values, cin, cout, turned);
+        weights(turned, cout, cin, out);
+    });
+    call(tiling, [cout, cin], dy, weights, dx, accumulate, scratch, nothing);
 }
 
 /// Gradients are not looked at while they are in the cache.
 fn nothing(_: usize, _: &mut [f32]) {}
 
-/// Transformed turned weights; the turned weights themselves lie at the end of `out`.
-fn turned<T: Transform>(w: &[f32], cin: usize, cout: usize, out: &mut [f32]) {
-    let at = out.len() - w.len();
-    let (out, turned) = out.split_at_mut(at);
-    turn_weights(w, cin, cout, turned);
-    transform_weights::<T>(turned, cout, cin, out);
+/// Values of the transformed weights for `k` channels in and `n` channels out.
+fn weights_len(tiling: &Tiling, k: usize, n: usize) -> usize {
+    tiling.frequencies() * Layout::packed(k, n).frequency
 }
 
-/// `transform_weights` or `turned` for one of the schemes.
+/// `transform_weights` for one of the schemes.
 type TransformWeights = fn(&[f32], usize, usize, &mut [f32]);
 
 /// `convolve` for one of the schemes.
-type Convolve<T, F> =
-    fn(&Tiling, [usize; 2], &[f32], usize, &dyn Fn(&mut [f32]), &mut [f32], bool, &mut Scratch, F) -> Vec<T>;
+type Convolve<T, F> = fn(&Tiling, [usize; 2], &[f32], &[f32], &mut [f32], bool, &mut Scratch, F) -> Vec<T>;
 
 #[allow(clippy::too_many_arguments, reason = "the two directions share it")]
 fn convolve<I: Transform, O: Transform, T: Send, F: Fn(usize, &mut [f32]) -> T + Sync>(
     tiling: &Tiling,
     [cin, cout]: [usize; 2],
     x: &[f32],
-    extra_weights: usize,
-    transform: &dyn Fn(&mut [f32]),
+    weights: &[f32],
     y: &mut [f32],
     accumulate: bool,
     scratch: &mut Scratch,
     finish: F,
 ) -> Vec<T> {
     let (frequencies, weights_of) = (tiling.frequencies(), Layout::packed(cin, cout).frequency);
-    let weights_len = frequencies * weights_of;
-    if weights_len <= MAX_FUSED_WEIGHTS {
-        let [weights] = scratch.parts([weights_len + extra_weights]);
-        transform(weights);
-        let weights = &*weights;
+    if weights.len() <= MAX_FUSED_WEIGHTS {
         let rows = rows_of_task(tiling);
         let tiles = rows * tiling.columns;
         // Products of a frequency overwrite the transformed pixels of the one before it.
@@ -414,11 +417,10 @@ fn convolve<I: Transform, O: Transform, T: Send, F: Fn(usize, &mut [f32]) -> T +
     let rows = tiles.div_ceil(tiling.columns).min(tiling.tile_rows());
     let tiles = rows * tiling.columns;
     let (from, to) = (Layout::plain(tiles, cin), Layout::plain(tiles, cout));
-    let lengths = [weights_len + extra_weights, frequencies * from.frequency, frequencies * to.frequency, cin];
-    let [weights, pixels, products, zeros] = scratch.parts(lengths);
-    transform(weights);
+    let lengths = [frequencies * from.frequency, frequencies * to.frequency, cin];
+    let [pixels, products, zeros] = scratch.parts(lengths);
     zeros.fill(0.0);
-    let (weights, zeros) = (&*weights, &*zeros);
+    let zeros = &*zeros;
     let mut done = Vec::new();
     let mut rest = y;
     for first in (0..tiling.tile_rows()).step_by(rows) {

@@ -2,6 +2,7 @@
 
 use super::super::cpu::batch_norm::{self, Affine, BackwardInput, Moments, ResidualGradient};
 use super::super::cpu::conv::{self, ConvShape};
+use super::super::cpu::prepared::{PreparedWeights, Weights};
 use super::super::cpu::scratch::Scratch;
 use super::super::op::Residual;
 use super::{Dims, window_output};
@@ -152,16 +153,18 @@ impl ConvBn {
 #[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn forward_train(
     shape: &ConvShape,
-    weight: &[f32],
+    weight: Weights<'_>,
     bn: BnParameters<'_>,
     input: &[f32],
     residual: Residual<&[f32]>,
     relu: bool,
     buffers: &mut TrainBuffers<'_>,
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
     let channels = shape.output.channels;
-    let parts = conv::forward(shape, input, weight, buffers.conv_output, scratch, |_, y| Moments::of(y, channels));
+    let parts =
+        conv::forward(shape, input, weight, buffers.conv_output, prepared, scratch, |_, y| Moments::of(y, channels));
     let moments = Moments::merge(&parts, channels);
     buffers.running.track(&moments);
     *buffers.statistics = BatchStatistics::from_moments(&moments, bn);
@@ -172,20 +175,21 @@ pub(crate) fn forward_train(
 #[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn forward_eval(
     shape: &ConvShape,
-    weight: &[f32],
+    weight: Weights<'_>,
     bn: BnParameters<'_>,
     running: &RunningStatistics,
     input: &[f32],
     residual: Residual<&[f32]>,
     relu: bool,
     output: &mut [f32],
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
     let mean: Vec<f64> = running.mean.iter().map(|m| f64::from(*m)).collect();
     let inv_std: Vec<f64> = running.variance.iter().map(|v| 1.0 / (f64::from(*v) + EPSILON).sqrt()).collect();
     let affine = affine(bn, &mean, &inv_std);
     let channels = shape.output.channels;
-    conv::forward(shape, input, weight, output, scratch, |first, y| {
+    conv::forward(shape, input, weight, output, prepared, scratch, |first, y| {
         let residual = residual.map(|r| &r[first * channels..][..y.len()]);
         batch_norm::normalize_block(y, &affine, residual, relu);
     });
@@ -206,17 +210,19 @@ pub(crate) fn backward_norm(
 }
 
 /// Second half, through the convolution; `d_input` is absent where nobody wants it, and added to on `true`.
+#[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn backward_conv(
     shape: &ConvShape,
-    weight: &[f32],
+    weight: Weights<'_>,
     input: &[f32],
     d: &[f32],
     d_weight: &mut [f32],
     d_input: Option<(&mut [f32], bool)>,
+    prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
     conv::weight_gradient(shape, input, d, d_weight, scratch);
     if let Some((d_input, accumulate)) = d_input {
-        conv::data_gradient(shape, d, weight, d_input, accumulate, scratch);
+        conv::data_gradient(shape, d, weight, d_input, accumulate, prepared, scratch);
     }
 }
