@@ -26,4 +26,3 @@ mod shared_mut;
 mod transpose;
 mod vector;
 mod winograd;
-mod winograd_transform;

@@ -8,8 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
 
-use super::multiversion::{Simd, simd};
-use super::vector::Vector;
+use super::super::multiversion::{Simd, simd};
+use super::super::vector::Vector;
 
 /// Largest tile edge.
 pub(super) const MAX_TILE: usize = 6;

@@ -1,0 +1,159 @@
+//! The weight gradient: transformed pixels times transformed gradients, summed over all tiles.
+
+use rayon::prelude::*;
+
+use super::super::conv::ConvShape;
+use super::super::direct::add_in_order;
+use super::super::matrix::{Matrix, multiply_packed};
+use super::super::scratch::{Scratch, with_scratch};
+use super::super::shared_mut::SharedMut;
+use super::tiles::{Layout, Scheme, Tiling, rows_of_task, spread, transform_pixels};
+use super::transform::{
+    FilterGradient2, FilterGradient4, FilterGradientPair, Input2, Input4, InputPair, MAX_TILE, OutputGradient2,
+    OutputGradient4, OutputGradientPair, Tile, Transform, transform_tile,
+};
+
+/// `dw += dL/dw`.
+pub(in super::super) fn weight_gradient(
+    tiling: &Tiling,
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let (cin, cout) = (shape.input.channels, shape.output.channels);
+    let call = match tiling.scheme {
+        Scheme::Four => gradient_of_weights::<Input4, OutputGradient4, FilterGradient4>,
+        Scheme::Two => gradient_of_weights::<Input2, OutputGradient2, FilterGradient2>,
+        Scheme::Pair => gradient_of_weights::<InputPair, OutputGradientPair, FilterGradientPair>,
+    };
+    call(tiling, cin, cout, x, dy, dw, scratch);
+}
+
+fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
+    tiling: &Tiling,
+    cin: usize,
+    cout: usize,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    const VALUES: usize = 1 << 22;
+    const MAX_GROUPS: usize = 16;
+    /// Input channels of one task where tasks divide the frequencies.
+    const CHANNELS: usize = 128;
+    let frequencies = tiling.frequencies();
+    let sums_of = spread(cin * cout);
+    let sums_len = frequencies * sums_of;
+    let task = 2 * rows_of_task(tiling);
+    let groups = (VALUES / sums_len).min(MAX_GROUPS).min(tiling.tile_rows().div_ceil(task));
+    if groups >= 4 {
+        // Each task sums over its share of the tiles.
+        let share = tiling.tile_rows().div_ceil(task).div_ceil(groups) * task;
+        let groups = tiling.tile_rows().div_ceil(share);
+        let [sums] = scratch.parts([groups * sums_len]);
+        sums.par_chunks_mut(sums_len).enumerate().for_each(|(group, sums)| {
+            let tiles = task * tiling.columns;
+            let (a, b) = (Layout::plain(tiles, cin), Layout::packed(tiles, cout));
+            let lengths = [frequencies * a.frequency, frequencies * b.frequency, cin.max(cout)];
+            with_scratch(lengths, |[pixels, gradients, zeros]| {
+                zeros.fill(0.0);
+                let begin = group * share;
+                let end = tiling.tile_rows().min(begin + share);
+                for first in (begin..end).step_by(task) {
+                    let rows = first..end.min(first + task);
+                    // The panels of a shorter block lie closer together.
+                    let tiles = rows.len() * tiling.columns;
+                    let (a, b) = (Layout::plain(tiles, cin), Layout::packed(tiles, cout));
+                    // SAFETY: both buffers hold all frequencies and belong to this thread.
+                    unsafe {
+                        transform_pixels::<I>(
+                            tiling,
+                            x,
+                            rows.clone(),
+                            tiling.before(),
+                            zeros,
+                            a,
+                            first,
+                            pixels.as_mut_ptr(),
+                        );
+                        transform_pixels::<D>(tiling, dy, rows, 0, zeros, b, first, gradients.as_mut_ptr());
+                    }
+                    for (f, sums) in sums.chunks_exact_mut(sums_of).enumerate() {
+                        let a = Matrix::transposed(&pixels[f * a.frequency..], cin);
+                        let b = &gradients[f * b.frequency..][..b.frequency];
+                        multiply_packed([cin, cout, tiles], a, b, sums, cout, first > begin);
+                    }
+                }
+            });
+        });
+        let (sums, others) = sums.split_at_mut(sums_len);
+        add_in_order(others, sums);
+        transform_sums::<F>(sums, cin, cout, dw);
+        return;
+    }
+
+    let tiles = (2 * VALUES / (frequencies * (cin + cout))).max(112);
+    let rows = tiles.div_ceil(tiling.columns).min(tiling.tile_rows());
+    let tiles = rows * tiling.columns;
+    let (a, b) = (Layout::plain(tiles, cin), Layout::packed(tiles, cout));
+    let lengths = [sums_len, frequencies * a.frequency, frequencies * b.frequency, cin.max(cout)];
+    let [sums, pixels, gradients, zeros] = scratch.parts(lengths);
+    zeros.fill(0.0);
+    let zeros = &*zeros;
+    for first in (0..tiling.tile_rows()).step_by(rows) {
+        let range = first..tiling.tile_rows().min(first + rows);
+        let tiles = range.len() * tiling.columns;
+        let (a, b) = (Layout::plain(tiles, cin), Layout::packed(tiles, cout));
+        let (to_pixels, to_gradients) = (SharedMut::new(pixels), SharedMut::new(gradients));
+        let task = rows_of_task(tiling);
+        let starts: Vec<usize> = range.clone().step_by(task).collect();
+        starts.par_iter().for_each(|&start| {
+            let rows = start..range.end.min(start + task);
+            // SAFETY: both buffers hold all frequencies; tasks have tiles of their own.
+            unsafe {
+                transform_pixels::<I>(tiling, x, rows.clone(), tiling.before(), zeros, a, first, to_pixels.pointer(0));
+                transform_pixels::<D>(tiling, dy, rows, 0, zeros, b, first, to_gradients.pointer(0));
+            }
+        });
+        let (pixels, gradients) = (&*pixels, &*gradients);
+        sums.par_chunks_mut(sums_of).enumerate().for_each(|(f, sums)| {
+            let b = &gradients[f * b.frequency..][..b.frequency];
+            // More tasks than frequencies, for machines with many cores.
+            sums[..cin * cout].par_chunks_mut(CHANNELS * cout).enumerate().for_each(|(idx, sums)| {
+                let a = Matrix::transposed(&pixels[f * a.frequency + idx * CHANNELS..], cin);
+                multiply_packed([sums.len() / cout, cout, tiles], a, b, sums, cout, first > 0);
+            });
+        });
+    }
+    transform_sums::<F>(sums, cin, cout, dw);
+}
+
+/// Adds the transformed sums to the gradient of the kernel.
+fn transform_sums<T: Transform>(sums: &[f32], cin: usize, cout: usize, dw: &mut [f32]) {
+    const ROWS: usize = 8;
+    let (edge, sums_of) = (T::INPUTS, spread(cin * cout));
+    assert!(sums.len() >= edge * edge * sums_of && dw.len() == 9 * cin * cout);
+    let shared = SharedMut::new(dw);
+    (0..cin.div_ceil(ROWS)).into_par_iter().for_each(|task| {
+        for row in task * ROWS..cin.min((task + 1) * ROWS) {
+            let mut source = [[std::ptr::null(); MAX_TILE]; MAX_TILE];
+            for (i, source) in source.iter_mut().enumerate().take(edge) {
+                for (j, source) in source.iter_mut().enumerate().take(edge) {
+                    *source = sums[(i * edge + j) * sums_of + row * cout..][..cout].as_ptr();
+                }
+            }
+            let mut target = [[std::ptr::null_mut(); MAX_TILE]; MAX_TILE];
+            for (ky, target) in target.iter_mut().enumerate().take(3) {
+                for (kx, target) in target.iter_mut().enumerate().take(3) {
+                    *target = shared.pointer(((ky * 3 + kx) * cin + row) * cout);
+                }
+            }
+            let tile = Tile { source, target, channels: cout, panel: cout, panel_stride: 0, accumulate: true };
+            // SAFETY: sources are rows of `sums`; a target row belongs to one `row`, hence to one task.
+            unsafe { transform_tile::<T>(&tile) };
+        }
+    });
+}
