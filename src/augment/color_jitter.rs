@@ -3,13 +3,8 @@
 
 use rand::Rng;
 
-use super::{
-    augment_config::ColorJitterConfig,
-    hsv::shift_hue,
-    planes::Planes,
-    simd::dispatched,
-    view_key::{below, uniform},
-};
+use super::{augment_config::ColorJitterConfig, hsv::shift_hue, planes::Planes, simd::dispatched};
+use crate::seed::{below, uniform};
 
 /// One change of colour with its factor.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,8 +6,8 @@ use super::{
     augment_config::EvaluationViewConfig,
     portable_math::{exp, ln},
     resample::Rect,
-    view_key::{below, uniform},
 };
+use crate::seed::{below, uniform};
 
 /// The ranges of `random_resized_crop`, ready to draw from.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! What decides the randomness of a view, and nothing else does.
 
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 /// The four numbers that decide a view's random parameters.
@@ -29,28 +29,10 @@ impl ViewKey {
     }
 }
 
-/// Uniform in [0, 1) with 53 bits. Written out here so that a new version of `rand` cannot change a run.
-pub fn unit<R: Rng>(rng: &mut R) -> f64 {
-    (rng.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
-}
-
-/// Uniform in [low, high).
-pub fn uniform<R: Rng>(rng: &mut R, low: f64, high: f64) -> f64 {
-    low + (high - low) * unit(rng)
-}
-
-/// A whole number in [0, n); 0 for n = 0. The bias of the multiplication is below n / 2^64.
-pub fn below<R: Rng>(rng: &mut R, n: u64) -> u64 {
-    ((u128::from(rng.next_u64()) * u128::from(n)) >> 64) as u64
-}
-
-/// True with probability p.
-pub fn chance<R: Rng>(rng: &mut R, p: f64) -> bool {
-    unit(rng) < p
-}
-
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+
     use super::*;
 
     const KEY: ViewKey = ViewKey { seed: 1, epoch: 2, image_idx: 3, view: 0 };
@@ -67,17 +49,5 @@ mod tests {
         ] {
             assert_ne!(first, other.rng().next_u64(), "{other:?}");
         }
-    }
-
-    #[test]
-    fn whole_numbers_cover_their_range_evenly() {
-        let mut rng = KEY.rng();
-        let mut counts = [0_u32; 7];
-        for _ in 0..7000 {
-            counts[below(&mut rng, 7) as usize] += 1;
-        }
-        assert!(counts.iter().all(|&count| (850..1150).contains(&count)), "{counts:?}");
-        assert_eq!(below(&mut rng, 0), 0);
-        assert_eq!(below(&mut rng, 1), 0);
     }
 }

@@ -12,8 +12,8 @@ use super::{
     planes::Planes,
     resample::{Rect, ResampleScratch, resample},
     tf_color,
-    view_key::{below, chance, uniform},
 };
+use crate::seed::{below, chance, uniform};
 
 /// An operation, ready to draw from.
 #[derive(Clone, Debug, PartialEq)]

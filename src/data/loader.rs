@@ -7,7 +7,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use super::{DataError, Dataset, prefetch::Prefetched};
-use crate::augment::{Policy, Scratch, ViewKey, view_key::below};
+use crate::{
+    augment::{Policy, Scratch, ViewKey},
+    seed::below,
+};
 
 /// Two views of each image of a batch.
 #[derive(Clone, Debug, PartialEq)]

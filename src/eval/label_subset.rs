@@ -1,6 +1,6 @@
 //! A stratified share of the labels, for `label_fraction`.
 
-use super::seeded_rng::{below, seeded_rng};
+use crate::seed::{below, seeded_rng};
 
 /// Rows whose labels may be used: of each class the share `fraction`, rounded, and at least one, drawn
 /// without replacement. Returns rows in ascending order; the same seed gives the same rows, and a larger
@@ -18,9 +18,9 @@ pub fn stratified_subset(labels: &[u32], fraction: f64, seed: u64) -> Vec<usize>
     for (class, mut rows) in rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let count = ((rows.len() as f64 * fraction).round() as usize).clamp(1, rows.len());
         // The start of a Fisher-Yates shuffle: the first `count` places do not depend on `count`.
-        let mut rng = seeded_rng(seed, *b"labels  ", class as u64);
+        let mut rng = seeded_rng(seed, "label subset", &[class as u64]);
         for place in 0..count {
-            let other = place + below(&mut rng, rows.len() - place);
+            let other = place + below(&mut rng, (rows.len() - place) as u64) as usize;
             rows.swap(place, other);
         }
         chosen.extend_from_slice(&rows[..count]);

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::{
     classifier_metrics::{ClassScores, Scores},
     eval_error::{EvalError, check_labels, check_length},
-    seeded_rng::{below, seeded_rng},
 };
+use crate::seed::{below, seeded_rng};
 
 const NUM_CALIBRATION_BINS: usize = 15;
 const NUM_RESAMPLES: u64 = 1_000;
@@ -126,8 +126,8 @@ fn bootstrap_interval(correct: &[bool], seed: u64) -> [f64; 2] {
     let mut accuracies: Vec<f64> = (0..NUM_RESAMPLES)
         .into_par_iter()
         .map(|resample| {
-            let mut rng = seeded_rng(seed, *b"bootstrp", resample);
-            let right = (0..correct.len()).filter(|_| correct[below(&mut rng, correct.len())]).count();
+            let mut rng = seeded_rng(seed, "bootstrap", &[resample]);
+            let right = (0..correct.len()).filter(|_| correct[below(&mut rng, correct.len() as u64) as usize]).count();
             right as f64 / correct.len() as f64
         })
         .collect();

@@ -17,7 +17,6 @@ pub mod metrics;
 mod npy;
 pub mod raw_pixels;
 pub mod representation_health;
-mod seeded_rng;
 mod symmetric_eigen;
 mod tensor_file;
 

@@ -6,7 +6,7 @@ use super::{
     palette::{Color, contrasting, mix},
     shape::{Interpolation, Ridge, wave},
 };
-use crate::augment::view_key::{below, uniform, unit};
+use crate::seed::{below, uniform, unit};
 
 /// Something that covers a part of the scene.
 #[derive(Clone, Debug)]

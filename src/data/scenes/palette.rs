@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::augment::view_key::uniform;
+use crate::seed::uniform;
 
 /// Red, green, blue in 0…1.
 pub(super) type Color = [f64; 3];

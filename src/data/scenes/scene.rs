@@ -7,9 +7,9 @@ use super::{
     palette::{Color, contrasting, mix, random_color},
     shape::{ValueNoise, wave},
 };
-use crate::augment::{
-    portable_math::{cos_turns, exp, ln, sin_turns},
-    view_key::{below, chance, uniform, unit},
+use crate::{
+    augment::portable_math::{cos_turns, exp, ln, sin_turns},
+    seed::{below, chance, uniform, unit},
 };
 
 /// The classes in the order of their labels.

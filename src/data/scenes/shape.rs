@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::augment::view_key::{below, uniform};
+use crate::seed::{below, uniform};
 
 /// How a ridge runs from knot to knot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
