@@ -10,6 +10,7 @@ pub mod history;
 pub mod optimizer;
 pub mod pretrain;
 pub mod schedule;
+pub mod step;
 pub mod tensorboard;
 pub mod train_config;
 pub mod train_error;

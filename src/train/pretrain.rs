@@ -10,8 +10,8 @@ use super::{
     checkpoint::{Checkpoint, Position},
     collapse::{collapse_message, has_collapsed},
     early_stopping::{EarlyStopping, Progress},
-    optimizer::{FlatSgd, HeadSgd},
     schedule::{Schedule, linear_scaled_lr},
+    step::{SimSiamSgd, StepRates, take_step},
     train_config::{CollapseAction, PredictorLr, PretrainOptimizerConfig},
 };
 use crate::model::{
@@ -129,9 +129,7 @@ struct Training<'a> {
     steps_per_epoch: u64,
     schedule: Schedule,
     model: SimSiam,
-    backbone_sgd: FlatSgd,
-    projector_sgd: HeadSgd,
-    predictor_sgd: HeadSgd,
+    sgd: SimSiamSgd,
     position: Position,
 }
 
@@ -146,9 +144,7 @@ impl<'a> Training<'a> {
             config,
             steps_per_epoch,
             schedule: Schedule::new(config.schedule, lr, config.epochs, steps_per_epoch),
-            backbone_sgd: FlatSgd::new(sgd, model.backbone.num_parameters()),
-            projector_sgd: HeadSgd::new(sgd),
-            predictor_sgd: HeadSgd::new(sgd),
+            sgd: SimSiamSgd::new(sgd, &model),
             model,
             position,
         })
@@ -196,32 +192,23 @@ impl<'a> Training<'a> {
         let epoch = self.position.epochs;
         for batch in source.epoch(epoch, self.position.batches) {
             let views = Views { x1: &batch.x1, x2: &batch.x2, n, image_size: source.image_size() };
-            self.model.backbone.zero_gradients();
-            let mut output = self.model.forward_backward(views)?;
-            if !output.loss.is_finite() {
-                return Err(TrainError::NotFinite { epoch: epoch + 1, step: self.position.steps + 1 });
-            }
             let lr = self.schedule.lr(self.position.steps);
-            let (values, gradients) = self.model.backbone.values_and_gradients_mut();
-            self.backbone_sgd.step(values, gradients, lr);
-            let heads = [
-                (&mut self.projector_sgd, &mut self.model.projector, lr),
-                (&mut self.predictor_sgd, &mut self.model.predictor, predictor_lr(self.config, &self.schedule, lr)),
-            ];
-            for (sgd, head, lr) in heads {
-                sgd.step(head, &mut output.gradients, lr).map_err(SimSiamError::from)?;
+            let rates = StepRates { encoder: lr, predictor: predictor_lr(self.config, &self.schedule, lr) };
+            let metrics = take_step(&mut self.model, &mut self.sgd, views, rates)?;
+            if !metrics.loss.is_finite() {
+                return Err(TrainError::NotFinite { epoch: epoch + 1, step: self.position.steps + 1 });
             }
 
             self.position.batches += 1;
             self.position.steps += 1;
-            self.position.sums.loss += f64::from(output.loss);
-            self.position.sums.embedding_std += output.embedding_std;
+            self.position.sums.loss += metrics.loss;
+            self.position.sums.embedding_std += metrics.embedding_std;
             host.step(&StepProgress {
                 epoch: epoch + 1,
                 steps: self.position.steps,
                 total_steps: u64::from(self.config.epochs) * self.steps_per_epoch,
-                loss: f64::from(output.loss),
-                embedding_std_ratio: output.embedding_std * sqrt_d,
+                loss: metrics.loss,
+                embedding_std_ratio: metrics.embedding_std * sqrt_d,
                 lr,
             });
             if host.is_cancelled() {
@@ -285,11 +272,11 @@ impl<'a> Training<'a> {
         for entry in &mut tensors {
             entry.name.insert_str(0, "model.");
         }
-        let velocity = self.backbone_sgd.velocity.clone();
+        let velocity = self.sgd.backbone.velocity.clone();
         tensors.push(StateEntry::f32("velocity.backbone", vec![velocity.len()], velocity));
         let heads = [
-            (&mut self.projector_sgd, &mut self.model.projector),
-            (&mut self.predictor_sgd, &mut self.model.predictor),
+            (&mut self.sgd.projector, &mut self.model.projector),
+            (&mut self.sgd.predictor, &mut self.model.predictor),
         ];
         for (sgd, head) in heads {
             for (parameter, name) in named_parameters(head) {
@@ -308,13 +295,13 @@ impl<'a> Training<'a> {
             .filter_map(|entry| Some(StateEntry { name: entry.name.strip_prefix("model.")?.into(), ..entry.clone() }))
             .collect();
         let state = StateMap::new(&checkpoint.tensors);
-        let num_parameters = self.backbone_sgd.velocity.len();
+        let num_parameters = self.sgd.backbone.velocity.len();
         let velocity = state.f32("velocity.backbone", &[num_parameters]).map_err(SimSiamError::from)?;
         self.model.load_state_dict(&networks)?;
-        self.backbone_sgd.velocity.copy_from_slice(velocity);
+        self.sgd.backbone.velocity.copy_from_slice(velocity);
         let heads = [
-            (&mut self.projector_sgd, &mut self.model.projector),
-            (&mut self.predictor_sgd, &mut self.model.predictor),
+            (&mut self.sgd.projector, &mut self.model.projector),
+            (&mut self.sgd.predictor, &mut self.model.predictor),
         ];
         for (sgd, head) in heads {
             for (parameter, name) in named_parameters(head) {
