@@ -1,8 +1,10 @@
 //! Every way in which the program can end, and its exit codes.
 
+use std::path::PathBuf;
+
 use crate::{
-    cache::CacheError, config::ConfigErrors, fs::FsError, graph::GraphError, lockfile::LockfileError,
-    runner::RunnerError,
+    augment::AugmentError, bench::BenchError, cache::CacheError, config::ConfigErrors, data::DataError,
+    eval::EvalError, fs::FsError, graph::GraphError, lockfile::LockfileError, runner::RunnerError,
 };
 
 /// The table of exit codes, as `--help` and `docs/cli.md` show it.
@@ -12,7 +14,7 @@ Exit codes:
   1    a stage failed
   2    the command line is wrong (an unknown option, stage or file)
   3    the pipeline file or the lockfile is wrong
-  4    data that a pipeline reads is missing, empty or unreadable
+  4    data to be read is missing, empty or unreadable
   5    the cache is damaged or made by a newer version
   6    reading or writing failed (permissions, full disk, …)
   130  stopped by Ctrl-C; run again to go on
@@ -59,6 +61,25 @@ pub enum Error {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// Nothing could be measured.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    /// A classifier cannot be used.
+    #[error("`{}` cannot be used as a classifier", path.display())]
+    Classifier {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong.
+        source: EvalError,
+    },
+    /// `predict` went on without some images; each was named.
+    #[error("{failed} of {total} images could not be used")]
+    ImagesFailed {
+        /// How many.
+        failed: u64,
+        /// Of how many.
+        total: u64,
+    },
     /// Whoever read our output has heard enough.
     #[error("nobody reads the output any more")]
     BrokenPipe,
@@ -85,11 +106,13 @@ impl Error {
                 RunnerError::Cancelled { signal } => 128 + u8::try_from(*signal).unwrap_or(2),
             },
             Self::Usage { .. } => 2,
+            Self::Bench(error) => bench_code(error),
             Self::Config(_) | Self::Graph(_) => 3,
             Self::Lockfile(error) => lockfile_code(error),
             Self::Cache(error) => cache_code(error),
             Self::CacheDamaged { .. } => 5,
-            Self::Fs(_) | Self::Render { .. } => 6,
+            Self::Classifier { source: EvalError::Io { .. }, .. } | Self::Fs(_) | Self::Render { .. } => 6,
+            Self::Classifier { .. } | Self::ImagesFailed { .. } => 4,
         }
     }
 
@@ -101,10 +124,14 @@ impl Error {
             Self::Fs(error) => error.help().map(str::to_owned),
             Self::Lockfile(error) => error.help().map(str::to_owned),
             Self::Usage { help, .. } => help.clone(),
+            Self::Bench(error) => error.help(),
+            Self::Classifier { .. } => Some("`simsiam-pipe run` makes the artifact of a `fit` stage again".into()),
             Self::CacheDamaged { .. } => {
                 Some("`simsiam-pipe cache verify --repair` removes them; the next run makes them again".into())
             }
-            Self::Config(_) | Self::Graph(_) | Self::Render { .. } | Self::BrokenPipe => None,
+            Self::Config(_) | Self::Graph(_) | Self::Render { .. } | Self::ImagesFailed { .. } | Self::BrokenPipe => {
+                None
+            }
         }
     }
 }
@@ -113,6 +140,19 @@ fn lockfile_code(error: &LockfileError) -> u8 {
     match error {
         LockfileError::Fs(_) => 6,
         LockfileError::Invalid { .. } | LockfileError::Newer { .. } => 3,
+    }
+}
+
+fn bench_code(error: &BenchError) -> u8 {
+    match error {
+        BenchError::Model(_)
+        | BenchError::Augment(AugmentError::Config { .. })
+        | BenchError::Data(DataError::Config { .. })
+        | BenchError::NotFinite { .. } => 2,
+        BenchError::Data(DataError::Source { .. } | DataError::Artifact { .. }) | BenchError::Image { .. } => 4,
+        BenchError::Data(DataError::Io { .. } | DataError::Cancelled)
+        | BenchError::Augment(_)
+        | BenchError::Temporary(_) => 6,
     }
 }
 
@@ -135,6 +175,7 @@ mod tests {
             Error::usage("", ""),
             Error::Graph(GraphError::DuplicateName("a".into())),
             Error::Runner(RunnerError::Sources { problems: vec![], project_root: "/".into() }),
+            Error::ImagesFailed { failed: 1, total: 2 },
             Error::CacheDamaged { count: 1 },
             Error::Fs(FsError { action: "read", path: "/".into(), source: std::io::Error::other("x") }),
             Error::Runner(RunnerError::Cancelled { signal: 2 }),
@@ -142,7 +183,7 @@ mod tests {
             Error::BrokenPipe,
         ];
         let codes: Vec<_> = errors.iter().map(Error::exit_code).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 130, 143, 0]);
+        assert_eq!(codes, [1, 2, 3, 4, 4, 5, 6, 130, 143, 0]);
         for code in codes {
             assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
         }

@@ -10,6 +10,7 @@
 //! Modules in reading order; `docs/architecture.md` says who may import whom.
 
 pub mod augment;
+pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod config;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    Session, cache, completions, doctor, explain, graph, init, log, metrics, plan, run as run_command, schema, status,
+    Session, bench, cache, completions, doctor, explain, graph, init, log, metrics, plan, predict, run as run_command,
+    schema, status,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -16,6 +17,7 @@ Examples:
   simsiam-pipe run pipelines/photos.yaml                   run what changed, restore the rest
   simsiam-pipe explain pretrain                            why a stage would run
   simsiam-pipe metrics --compare HEAD~1                    what changed since the last commit
+  simsiam-pipe predict --model runs/photos/probe new/      the classes of new images
 
 ";
 
@@ -53,7 +55,8 @@ pub struct GlobalArgs {
     /// Threads for all stages together [default: one for each core]. Results do not depend on it.
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Print JSON on stdout: one event a line for `run`, one document for the others. Errors too.
+    /// Print JSON on stdout: one event a line for `run`, one image a line for `predict`, one document for the
+    /// others. Errors too.
     #[arg(long, global = true)]
     pub json: bool,
     /// When to use colours.
@@ -109,6 +112,10 @@ pub enum Command {
     Log(log::LogArgs),
     /// List, check or shrink the cache.
     Cache(cache::CacheArgs),
+    /// Name the classes of images with a fitted classifier.
+    Predict(predict::PredictArgs),
+    /// Measure what throughput this machine gives.
+    Bench(bench::BenchArgs),
     /// Write a commented starter pipeline for a folder of images.
     Init(init::InitArgs),
     /// Print the JSON Schema of a file format.
@@ -135,6 +142,8 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Metrics(args) => metrics::run(&args, session),
         Command::Log(args) => log::run(&args, session),
         Command::Cache(args) => cache::run(&args, session),
+        Command::Predict(args) => predict::command(&args, session),
+        Command::Bench(args) => bench::run(&args, session),
         Command::Init(args) => init::run(&args, session),
         Command::Schema(args) => schema::run(&args, session),
         Command::Doctor(args) => doctor::run(&args, session),

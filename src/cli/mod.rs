@@ -1,6 +1,7 @@
 //! The command line: clap arguments and one file for each subcommand.
 
 pub mod args;
+pub mod bench;
 pub mod cache;
 pub mod completions;
 pub mod doctor;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -10,8 +10,10 @@ use std::{
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::Session;
 use crate::{
     data::decode::{OwnedImage, decode_rgb},
+    error::Error,
     eval::{
         EvalError,
         classifier_artifact::{Head, csv_field, load_classifier},
@@ -19,6 +21,7 @@ use crate::{
         embeddings::BACKBONE_FILE,
         frozen_network::FrozenNetwork,
     },
+    fs::FsError,
 };
 
 /// As `ingest` refuses them by default.
@@ -26,12 +29,13 @@ const MAX_PIXELS: u64 = 50_000_000;
 /// Names that count as images in a folder; a file named by the user is tried whatever its name.
 const EXTENSIONS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
-/// Arguments of `predict`. Whether it prints JSON is for the caller to say: see [`run`].
+/// Arguments of `predict`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  simsiam-pipe predict --model runs/intel/probe photos/\n  \
                         find . -name '*.jpg' | simsiam-pipe predict --model runs/intel/knn --csv --top 3 -\n\n\
-                        Images that cannot be read are named on stderr and the others go on; the exit code then \
-                        is not 0.")]
+                        With `--json` each image is one object on a line: `file` and `predictions`, a list of \
+                        `class` and `probability`. Images that cannot be read are named on stderr and the others \
+                        go on; the exit code then is 4.")]
 pub struct PredictArgs {
     /// The artifact of a `fit` stage, such as `runs/intel/probe`.
     #[arg(long, value_name = "FOLDER")]
@@ -75,6 +79,26 @@ pub struct PredictSummary {
     /// Images and folders that could not be used; each was named on `err`. Where there are any, the command
     /// must not exit as if all were well.
     pub failed: u64,
+}
+
+/// Predicts for the user: images from the command line and stdin, results to stdout.
+///
+/// # Errors
+/// Where the classifier cannot be used, nobody takes the output, or some images could not be used.
+pub fn command(args: &PredictArgs, session: &Session) -> Result<(), Error> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let summary = run(args, session.json(), &mut io::stdin().lock(), &mut out, &mut io::stderr());
+    match summary {
+        Ok(PredictSummary { failed: 0, .. }) => Ok(()),
+        Ok(PredictSummary { predicted, failed }) => Err(Error::ImagesFailed { failed, total: predicted + failed }),
+        Err(error @ PredictError::NotAClassifier { .. }) => {
+            Err(Error::usage(error.to_string(), "give the folder of a `fit` stage, such as `runs/intel/probe`"))
+        }
+        Err(PredictError::Eval(source)) => Err(Error::Classifier { path: args.model.clone(), source }),
+        Err(PredictError::Input(source)) => Err(FsError { action: "read", path: "stdin".into(), source }.into()),
+        Err(PredictError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::BrokenPipe),
+        Err(PredictError::Output(source)) => Err(FsError { action: "write", path: "stdout".into(), source }.into()),
+    }
 }
 
 /// Predicts every image of `args.inputs` and writes to `out` as it goes; what cannot be used is named on

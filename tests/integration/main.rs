@@ -8,4 +8,5 @@ mod errors;
 mod fixture;
 mod interrupt;
 mod json;
+mod predict;
 mod run;

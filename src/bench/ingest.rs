@@ -1,0 +1,52 @@
+//! From the files of a folder to a dataset.
+
+use std::path::Path;
+
+use super::{BenchError, Measurement, augment::MAX_PIXELS, machine::timed};
+use crate::{
+    data::{
+        IngestConfig, NoProgress, SourceConfig,
+        ingest::ingest,
+        ingest_config::{OnError, ResizeConfig},
+    },
+    sys,
+};
+
+/// Which images.
+#[derive(Clone, Copy, Debug)]
+pub struct IngestBench<'a> {
+    /// The folder.
+    pub images: &'a Path,
+    /// Shorter side of a stored image.
+    pub shorter_side: u32,
+    /// Timed passes over the folder.
+    pub steps: u32,
+}
+
+impl IngestBench<'_> {
+    /// Reads, decodes, resizes and stores every file, as an `ingest` stage does, into a temporary folder; a step is
+    /// one pass. `on_step` hears the number of the step, from 1, and its seconds.
+    ///
+    /// # Errors
+    /// Where the folder holds no images or a broken one, or there is no room for temporary files.
+    pub fn run(&self, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measurement, BenchError> {
+        let config = IngestConfig {
+            // The folder itself is the root, whatever its name.
+            source: SourceConfig::ImageFolder(String::new()),
+            resize: ResizeConfig::ShorterSide(self.shorter_side),
+            on_error: OnError::Fail,
+            classes: vec![],
+            max_per_class: 0,
+            max_pixels: MAX_PIXELS,
+        };
+        let (mut seconds, mut num_images) = (vec![], 0);
+        for step in 1..=self.steps {
+            let out = tempfile::tempdir().map_err(BenchError::Temporary)?;
+            let (card, elapsed) = timed(|| ingest(&config, self.images, out.path(), &NoProgress));
+            num_images = card?.num_images;
+            seconds.push(elapsed);
+            on_step(step, elapsed);
+        }
+        Ok(Measurement::new(seconds, num_images, sys::peak_rss_bytes()))
+    }
+}

@@ -1,0 +1,101 @@
+//! Training steps on random images that are already in memory.
+
+use super::{
+    BenchError, Measurement,
+    machine::{gemm_peak_gflops, timed},
+};
+use crate::{
+    augment::view_key::uniform,
+    model::{
+        backbone::BackboneConfig,
+        predictor::PredictorConfig,
+        projector::ProjectorConfig,
+        simsiam::{SimSiam, Views},
+    },
+    seed::seeded_rng,
+    sys,
+    train::{
+        schedule::linear_scaled_lr,
+        step::{SimSiamSgd, StepRates, take_step},
+        train_config::SgdConfig,
+    },
+};
+
+/// The network and the size of its work.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainBench {
+    /// The backbone; projector and predictor are the paper's.
+    pub backbone: BackboneConfig,
+    /// Width and height of a view.
+    pub image_size: u32,
+    /// Images in one step.
+    pub batch_size: u32,
+    /// Timed steps, after one that is not timed.
+    pub steps: u32,
+}
+
+impl TrainBench {
+    /// Forward, backward and update of two views a step, by the function that pretraining calls.
+    /// `on_step` hears the number of the step, from 1, and its seconds.
+    ///
+    /// # Errors
+    /// Where the network cannot take such images.
+    pub fn run(&self, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measurement, BenchError> {
+        // Momentum and weight decay of the CIFAR recipe; both are at work whatever their values.
+        let sgd_config = SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+        let mut model = SimSiam::build(&self.backbone, &ProjectorConfig::default(), &PredictorConfig::default(), 0)?;
+        let (backbone, heads) = model.multiply_adds(self.image_size as usize)?;
+        let mut sgd = SimSiamSgd::new(sgd_config, &model);
+        let (n, image_size) = (self.batch_size as usize, self.image_size as usize);
+        let (x1, x2) = (random_images(n, image_size, 0), random_images(n, image_size, 1));
+        let views = Views { x1: &x1, x2: &x2, n, image_size };
+        let lr = linear_scaled_lr(sgd_config.base_lr, self.batch_size);
+        let rates = StepRates { encoder: lr, predictor: lr };
+        let mut seconds = vec![];
+        for step in 0..=self.steps {
+            let (metrics, elapsed) = timed(|| take_step(&mut model, &mut sgd, views, rates));
+            if !metrics?.loss.is_finite() {
+                return Err(BenchError::NotFinite { steps: step + 1 });
+            }
+            // The first step allocates.
+            if step > 0 {
+                seconds.push(elapsed);
+                on_step(step, elapsed);
+            }
+        }
+        let peak_rss = sys::peak_rss_bytes();
+        drop((model, sgd));
+        // Two operations a multiply-add, two views, and backward costs twice what forward does.
+        let flop = 2.0 * 2.0 * 3.0 * n as f64 * (backbone + heads) as f64;
+        Ok(Measurement::new(seconds, n as u64, peak_rss).with_arithmetic(flop, gemm_peak_gflops()))
+    }
+}
+
+/// Noise [n, `image_size`, `image_size`, 3] with the mean and deviation of normalised pixels.
+pub(super) fn random_images(n: usize, image_size: usize, view: u64) -> Vec<f32> {
+    let mut rng = seeded_rng(0, "bench images", &[view]);
+    let half_width = 3.0_f64.sqrt();
+    (0..n * image_size * image_size * 3).map(|_| uniform(&mut rng, -half_width, half_width) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::backbone::backbone_config::DarknetTinyConfig;
+
+    #[test]
+    fn noise_has_the_moments_of_pixels() {
+        let images = random_images(4, 32, 0);
+        let mean = images.iter().sum::<f32>() / images.len() as f32;
+        let square = images.iter().map(|x| x * x).sum::<f32>() / images.len() as f32;
+        assert!(mean.abs() < 0.05 && (square - 1.0).abs() < 0.05, "{mean} {square}");
+        assert_ne!(images, random_images(4, 32, 1));
+    }
+
+    #[test]
+    fn images_that_are_too_small_are_refused() {
+        let backbone = BackboneConfig::DarknetTiny(DarknetTinyConfig {});
+        let bench = TrainBench { backbone, image_size: 4, batch_size: 2, steps: 1 };
+        assert!(matches!(bench.run(&mut |_, _| {}), Err(BenchError::Model(_))));
+    }
+}

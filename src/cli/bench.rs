@@ -1,0 +1,222 @@
+//! `bench`: what throughput this machine gives.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use clap::{Subcommand, ValueEnum};
+
+use super::Session;
+use crate::{
+    bench::{Measurement, augment::AugmentBench, extract::ExtractBench, ingest::IngestBench, train::TrainBench},
+    error::Error,
+    model::backbone::{BackboneConfig, ResnetConfig, Stem, backbone_config::DarknetTinyConfig},
+    runner::text,
+};
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  simsiam-pipe bench train --image-size 64 --batch-size 256\n  \
+                        simsiam-pipe bench train --backbone resnet18 --stem cifar --image-size 32 --threads 8\n  \
+                        simsiam-pipe bench augment --images data/photos --image-size 128\n\n\
+                        A figure is that of the fastest step: other programs can only make a step slower. Nothing \
+                        is read from the project or written to it.")]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Training steps on random images: forward, backward and update of two views.
+    Train(NetworkArgs),
+    /// Features of random images.
+    Extract(NetworkArgs),
+    /// From image files to two views of each, by the paper's policy.
+    Augment(AugmentArgs),
+    /// From image files to a dataset, as an `ingest` stage makes it.
+    Ingest(IngestArgs),
+}
+
+/// The network and the size of its work.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct NetworkArgs {
+    /// The network whose output is the features; in training with the paper's projector and predictor.
+    #[arg(long, value_enum, default_value_t = BackboneName::Resnet18)]
+    pub backbone: BackboneName,
+    /// How a ResNet begins; `darknet_tiny` has no choice.
+    #[arg(long, value_enum, default_value_t = StemName::Imagenet)]
+    pub stem: StemName,
+    /// Width and height in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    pub image_size: u32,
+    /// Images in one step.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub batch_size: u32,
+    /// Timed steps, after one that is not timed.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+}
+
+/// Which images, and which views of them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AugmentArgs {
+    /// A folder of images, with all folders below.
+    #[arg(long, value_name = "FOLDER")]
+    pub images: PathBuf,
+    /// Width and height of a view in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    pub image_size: u32,
+    /// Views of each image.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub views: u32,
+    /// Timed passes over the folder.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+}
+
+/// Which images, and how they are stored.
+#[derive(Clone, Debug, clap::Args)]
+pub struct IngestArgs {
+    /// A folder of images, with all folders below.
+    #[arg(long, value_name = "FOLDER")]
+    pub images: PathBuf,
+    /// Shorter side of a stored image in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub shorter_side: u32,
+    /// Timed passes over the folder.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+}
+
+/// Backbones by the names that pipelines use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum BackboneName {
+    /// 18 layers, 512 features.
+    Resnet18,
+    /// 34 layers, 512 features.
+    Resnet34,
+    /// 50 layers, 2048 features.
+    Resnet50,
+    /// Small, with residuals, 128 features.
+    DarknetTiny,
+}
+
+/// Beginnings of a ResNet by the names that pipelines use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StemName {
+    /// 7×7 with stride 2, then max-pool.
+    Imagenet,
+    /// 3×3 with stride 1, for small images.
+    Cifar,
+}
+
+impl NetworkArgs {
+    fn backbone(&self) -> BackboneConfig {
+        let stem = match self.stem {
+            StemName::Imagenet => Stem::Imagenet,
+            StemName::Cifar => Stem::Cifar,
+        };
+        let resnet = ResnetConfig { stem, zero_init_residual: false };
+        match self.backbone {
+            BackboneName::Resnet18 => BackboneConfig::Resnet18(resnet),
+            BackboneName::Resnet34 => BackboneConfig::Resnet34(resnet),
+            BackboneName::Resnet50 => BackboneConfig::Resnet50(resnet),
+            BackboneName::DarknetTiny => BackboneConfig::DarknetTiny(DarknetTinyConfig {}),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Self { image_size, batch_size, .. } = self;
+        let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+        let backbone = name(self.backbone.to_possible_value()).unwrap_or_default();
+        let stem = match self.backbone {
+            BackboneName::DarknetTiny => String::new(),
+            _ => format!(" ({} stem)", name(self.stem.to_possible_value()).unwrap_or_default()),
+        };
+        format!("{backbone}{stem}, {image_size}×{image_size} pixels, batches of {batch_size}")
+    }
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// Where the network cannot take such images, or the files cannot be used.
+pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
+    let mut on_step = |step: u32, seconds: f64| session.note(&format!("step {step}: {seconds:.3} s"));
+    let (measurement, work) = match &args.command {
+        BenchCommand::Train(network) => {
+            let &NetworkArgs { image_size, batch_size, steps, .. } = network;
+            let bench = TrainBench { backbone: network.backbone(), image_size, batch_size, steps };
+            (bench.run(&mut on_step)?, format!("training {}", network.describe()))
+        }
+        BenchCommand::Extract(network) => {
+            let &NetworkArgs { image_size, batch_size, steps, .. } = network;
+            let bench = ExtractBench { backbone: network.backbone(), image_size, batch_size, steps };
+            (bench.run(&mut on_step)?, format!("features of {}", network.describe()))
+        }
+        BenchCommand::Augment(AugmentArgs { images, image_size, views, steps }) => {
+            let bench = AugmentBench { images, image_size: *image_size, views: *views, steps: *steps };
+            (bench.run(&mut on_step)?, format!("files to {views} views of {image_size}×{image_size} pixels"))
+        }
+        BenchCommand::Ingest(IngestArgs { images, shorter_side, steps }) => {
+            let bench = IngestBench { images, shorter_side: *shorter_side, steps: *steps };
+            (bench.run(&mut on_step)?, format!("files to a dataset, shorter side {shorter_side} pixels"))
+        }
+    };
+    if session.json() {
+        let line = serde_json::to_string(&measurement).map_err(|source| Error::Render { source })?;
+        session.print(&format!("{line}\n"))
+    } else {
+        let is_training = matches!(args.command, BenchCommand::Train(_));
+        session.print(&render(&measurement, &work, is_training, session))
+    }
+}
+
+fn render(measurement: &Measurement, work: &str, is_training: bool, session: &Session) -> String {
+    let paint = session.paint();
+    let Measurement { images_per_second: rate, peak_rss_mib, threads, step_seconds, images_per_step, .. } = measurement;
+    let mut rows = vec![
+        ("work", work.to_owned()),
+        ("threads", threads.to_string()),
+        ("images/s", paint.bold(&format!("{rate:.1}"))),
+        ("step", {
+            let (images, steps) = (text::count(*images_per_step), step_seconds.len());
+            let fastest = measurement.fastest();
+            match steps {
+                1 => format!("{fastest:.3} s for {images} images"),
+                _ => format!(
+                    "{fastest:.3} s for {images} images in the fastest of {steps}, {:.3} s in the median",
+                    measurement.median()
+                ),
+            }
+        }),
+        ("memory", format!("{peak_rss_mib:.0} MiB at the most")),
+    ];
+    if let Some(arithmetic) = &measurement.arithmetic {
+        rows.push((
+            "GFLOP/s",
+            format!(
+                "{:.1}, {:.0} % of the {:.1} of a large matrix product",
+                arithmetic.gflops,
+                100.0 * arithmetic.share_of_peak,
+                arithmetic.gemm_peak_gflops
+            ),
+        ));
+    }
+    let hundred_thousand = text::duration(1e5 / rate);
+    rows.push((
+        "so",
+        if is_training {
+            format!("100,000 images take {hundred_thousand} an epoch, the loading of images not counted")
+        } else {
+            format!("100,000 images take {hundred_thousand}")
+        },
+    ));
+    let mut out = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(out, "{}  {value}", paint.dim(&format!("{name:<8}")));
+    }
+    out
+}
