@@ -5,14 +5,13 @@ use super::{
     machine::{gemm_peak_gflops, timed},
 };
 use crate::{
-    augment::view_key::uniform,
     model::{
         backbone::BackboneConfig,
         predictor::PredictorConfig,
         projector::ProjectorConfig,
         simsiam::{SimSiam, Views},
     },
-    seed::seeded_rng,
+    seed::{seeded_rng, uniform},
     sys,
     train::{
         schedule::linear_scaled_lr,
