@@ -154,5 +154,5 @@ if __name__ == "__main__":
     case("resnet18", "imagenet", 5, 64, calm=True)
     case("resnet18", "cifar", 3, 19)
     for backbone in ["resnet18", "resnet34", "resnet50"]:
-        case(backbone, "imagenet", 4, 65, calm=True)
+        case(backbone, "imagenet", 8, 33, calm=True)
         case(backbone, "cifar", 4, 16, calm=True)

@@ -189,7 +189,7 @@ fn darknet_tiny_is_pytorchs() {
 
 #[test]
 fn resnet18_is_torchvisions() {
-    check(BackboneConfig::Resnet18(IMAGENET), "resnet18_imagenet_4x65.safetensors", 4, 65);
+    check(BackboneConfig::Resnet18(IMAGENET), "resnet18_imagenet_8x33.safetensors", 8, 33);
     check(BackboneConfig::Resnet18(IMAGENET), "resnet18_imagenet_5x64.safetensors", 5, 64);
     check(BackboneConfig::Resnet18(CIFAR), "resnet18_cifar_4x16.safetensors", 4, 16);
     check(BackboneConfig::Resnet18(CIFAR), "resnet18_cifar_3x19.safetensors", 3, 19);
@@ -197,12 +197,12 @@ fn resnet18_is_torchvisions() {
 
 #[test]
 fn resnet34_is_torchvisions() {
-    check(BackboneConfig::Resnet34(IMAGENET), "resnet34_imagenet_4x65.safetensors", 4, 65);
+    check(BackboneConfig::Resnet34(IMAGENET), "resnet34_imagenet_8x33.safetensors", 8, 33);
     check(BackboneConfig::Resnet34(CIFAR), "resnet34_cifar_4x16.safetensors", 4, 16);
 }
 
 #[test]
 fn resnet50_is_torchvisions() {
-    check(BackboneConfig::Resnet50(IMAGENET), "resnet50_imagenet_4x65.safetensors", 4, 65);
+    check(BackboneConfig::Resnet50(IMAGENET), "resnet50_imagenet_8x33.safetensors", 8, 33);
     check(BackboneConfig::Resnet50(CIFAR), "resnet50_cifar_4x16.safetensors", 4, 16);
 }

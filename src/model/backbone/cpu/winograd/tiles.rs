@@ -7,7 +7,7 @@ use super::super::matrix::{packed_len, panel_width};
 use super::transform::{MAX_TILE, Tile, Transform, transform_tile};
 
 /// Channels below which transforms cost more than they save.
-pub(super) const MIN_CHANNELS: usize = 16;
+const MIN_CHANNELS: usize = 16;
 
 /// Which filtering a tile gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Tiling {
         Self::cheapest(shape, shape.n, TRANSFORM)
     }
 
-    pub(super) fn cheapest(shape: &ConvShape, images: usize, per_weight: usize) -> Option<Self> {
+    fn cheapest(shape: &ConvShape, images: usize, per_weight: usize) -> Option<Self> {
         let fits = shape.kernel == 3 && shape.stride == 1 && shape.padding == 1;
         if !fits || shape.input.channels < MIN_CHANNELS || shape.output.channels < MIN_CHANNELS {
             return None;
@@ -98,7 +98,7 @@ impl Tiling {
     /// Rows of source pointers for the tile at `(tile_row, column)`: `size`×`size` pixels, the first of which lies
     /// `before` pixels above and left of the tile; `zeros` stands for those outside the image.
     #[allow(clippy::too_many_arguments, reason = "where the tile lies and how large it is")]
-    pub(super) fn pixels(
+    fn pixels(
         &self,
         x: &[f32],
         channels: usize,
@@ -126,7 +126,7 @@ impl Tiling {
 /// The distance between matrices of `len` values: an odd number of cache lines, so that the same row of all matrices
 /// does not fall into the same cache set.
 pub(super) fn spread(len: usize) -> usize {
-    pub(super) const LINE: usize = 16;
+    const LINE: usize = 16;
     (len.div_ceil(LINE) | 1) * LINE
 }
 
