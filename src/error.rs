@@ -1,20 +1,29 @@
 //! Every way in which the program can end, and its exit codes.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use crate::{
-    augment::AugmentError, bench::BenchError, cache::CacheError, config::ConfigErrors, data::DataError,
-    eval::EvalError, fs::FsError, graph::GraphError, lockfile::LockfileError, runner::RunnerError,
+    augment::AugmentError,
+    bench::BenchError,
+    cache::CacheError,
+    config::ConfigErrors,
+    data::DataError,
+    eval::EvalError,
+    fs::FsError,
+    graph::GraphError,
+    lockfile::LockfileError,
+    runner::{RunnerError, runner_error::FailureCause},
+    stage::StageError,
 };
 
 /// The table of exit codes, as `--help` and `docs/cli.md` show it.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    everything is as asked
-  1    a stage failed
+  1    a stage failed, for no reason below
   2    the command line is wrong (an unknown option, stage or file)
   3    the pipeline file or the lockfile is wrong
-  4    data to be read is missing, empty or unreadable
+  4    data to be read is missing, empty, unreadable or unfit
   5    the cache is damaged or made by a newer version
   6    reading or writing failed (permissions, full disk, …)
   130  stopped by Ctrl-C; run again to go on
@@ -95,16 +104,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
-            Self::Runner(error) => match error {
-                RunnerError::StagesFailed { .. } => 1,
-                RunnerError::UnknownStage { .. } => 2,
-                RunnerError::Parameters(_) | RunnerError::Graph(_) => 3,
-                RunnerError::Lockfile(error) => lockfile_code(error),
-                RunnerError::Sources { .. } => 4,
-                RunnerError::Cache(error) => cache_code(error),
-                RunnerError::Fs(_) => 6,
-                RunnerError::Cancelled { signal } => 128 + u8::try_from(*signal).unwrap_or(2),
-            },
+            Self::Runner(error) => runner_code(error),
             Self::Usage { .. } => 2,
             Self::Bench(error) => bench_code(error),
             Self::Config(_) | Self::Graph(_) => 3,
@@ -133,6 +133,34 @@ impl Error {
                 None
             }
         }
+    }
+}
+
+fn runner_code(error: &RunnerError) -> u8 {
+    match error {
+        RunnerError::StagesFailed { failures } => {
+            // Several failures of one sort are of that sort.
+            let codes: BTreeSet<u8> = failures.iter().map(|failure| failure_code(&failure.error)).collect();
+            if codes.len() == 1 { codes.into_iter().next().unwrap_or(1) } else { 1 }
+        }
+        RunnerError::UnknownStage { .. } => 2,
+        RunnerError::Parameters(_) | RunnerError::Graph(_) => 3,
+        RunnerError::Lockfile(error) => lockfile_code(error),
+        RunnerError::Sources { .. } => 4,
+        RunnerError::Cache(error) => cache_code(error),
+        RunnerError::Fs(_) => 6,
+        RunnerError::Cancelled { signal } => 128 + u8::try_from(*signal).unwrap_or(2),
+    }
+}
+
+fn failure_code(cause: &FailureCause) -> u8 {
+    match cause {
+        FailureCause::Stage(StageError::Data { .. }) => 4,
+        FailureCause::Stage(StageError::Artifact { .. }) => 5,
+        FailureCause::Stage(StageError::Io { .. }) => 6,
+        FailureCause::Stage(_) | FailureCause::SourceChanged { .. } | FailureCause::Panic { .. } => 1,
+        FailureCause::Cache(error) => cache_code(error),
+        FailureCause::Runner(error) => runner_code(error),
     }
 }
 

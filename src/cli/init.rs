@@ -59,6 +59,7 @@ pub fn run(args: &InitArgs, session: &Session) -> Result<(), Error> {
     let what = |images: &ImageTree, role: &str| {
         let classes = match images.classes.len() {
             0 => "no classes".to_owned(),
+            1 => "1 class".to_owned(),
             count => format!("{count} classes"),
         };
         format!("{role}: {} images, {classes} in `{}`", text::count(images.num_files), images.path.display())
@@ -68,8 +69,13 @@ pub fn run(args: &InitArgs, session: &Session) -> Result<(), Error> {
         Some(test) => session.note(&what(test, "test")),
         None => session.note("test: none found, so nothing measures how good the features are"),
     }
-    session.note(&format!("next: simsiam-pipe run {}", output.display()));
-    session.print(&format!("{}\n", output.display()))
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = if output.starts_with(&here) { files::relative_path(&here, &output) } else { output.clone() };
+    session.note(&format!(
+        "next: simsiam-pipe run {0} --set vars.epochs=2   for a first look, then\n      simsiam-pipe run {0}",
+        shown.display()
+    ));
+    session.print(&format!("{}\n", shown.display()))
 }
 
 /// Finds training and test images: folders named so, or else the folder itself.

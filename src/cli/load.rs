@@ -44,8 +44,9 @@ fn find(given: Option<&Path>, session: &Session) -> Result<PathBuf, Error> {
     let shown = |path: PathBuf| {
         if path.starts_with(&here) { files::relative_path(&here, &path) } else { path }
     };
-    let single = root.join("pipeline.yaml");
-    if single.is_file() {
+    // The root may lie far above: what lies beside the user comes first.
+    if let Some(single) = [&here, &root].into_iter().map(|folder| folder.join("pipeline.yaml")).find(|it| it.is_file())
+    {
         return Ok(shown(single));
     }
     let folder = root.join("pipelines");
@@ -56,7 +57,13 @@ fn find(given: Option<&Path>, session: &Session) -> Result<PathBuf, Error> {
         .collect();
     match <[PathBuf; 1]>::try_from(found) {
         Ok([path]) => Ok(shown(path)),
-        Err(found) if found.is_empty() => Err(Error::usage("there is no pipeline here", help)),
+        Err(found) if found.is_empty() => {
+            let message = format!(
+                "there is no pipeline here: neither `pipeline.yaml` nor a file in `pipelines/` of `{}`",
+                root.display()
+            );
+            Err(Error::usage(message, help))
+        }
         Err(found) => {
             let list: Vec<_> = found.into_iter().map(|path| format!("`{}`", shown(path).display())).collect();
             Err(Error::usage(format!("which pipeline? there are {}", list.join(", ")), "name one of them"))

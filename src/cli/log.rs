@@ -4,7 +4,7 @@ use super::{Session, table::Table};
 use crate::{
     cache::history::{Action, Outcome, RunRecord},
     error::Error,
-    runner::{console::headline_figures, text},
+    runner::text,
 };
 
 /// Arguments of `log`.
@@ -37,7 +37,7 @@ pub fn run(args: &LogArgs, session: &Session) -> Result<(), Error> {
         session.note("no runs yet");
         return Ok(());
     }
-    let mut table = Table::new(&["began", "pipeline", "outcome", "time", "ran", "restored", "figures"]);
+    let mut table = Table::new(&["began", "pipeline", "outcome", "time", "ran", "restored", "top-1"]);
     for run in runs {
         let names = |action: Action| run.stages.iter().filter(move |stage| stage.action == action);
         let outcome = match run.outcome {
@@ -49,8 +49,11 @@ pub fn run(args: &LogArgs, session: &Session) -> Result<(), Error> {
             }
         };
         let figures: Vec<_> = names(Action::Executed)
-            .map(|stage| headline_figures(&stage.metrics))
-            .filter(|text| !text.is_empty())
+            .filter_map(|stage| {
+                // Accuracies of the stages that have any, all figures of the others would be a page.
+                let top1 = stage.metrics.iter().find(|(name, _)| name.ends_with("/top1"))?;
+                Some(format!("{} {:.1} %", stage.stage, 100.0 * top1.1))
+            })
             .collect();
         table.row([
             run.began.to_string(),

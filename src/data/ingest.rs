@@ -75,7 +75,7 @@ pub fn store_source(
                 match image {
                     Ok(image) => writer.push(name, image.as_ref(), item.label)?,
                     Err(reason) => match config.on_error {
-                        OnError::Fail => return Err(broken_file(name, &reason)),
+                        OnError::Fail => return Err(broken_file(&config.source, name, &reason)),
                         OnError::Skip => skipped.push(SkippedFile { file: name.clone(), reason }),
                     },
                 }
@@ -199,9 +199,13 @@ fn split_by_bytes<'w>(source: &dyn ImageSource, window: &'w [Selected], config: 
     parts
 }
 
-fn broken_file(name: &str, reason: &str) -> DataError {
+fn broken_file(source: &SourceConfig, name: &str, reason: &str) -> DataError {
+    let folder = match source {
+        SourceConfig::ImageFolder(folder) => format!(" in `{folder}`"),
+        SourceConfig::Cifar10(_) | SourceConfig::SyntheticScenes(_) => String::new(),
+    };
     DataError::source(
-        format!("`{name}` cannot be used: {reason}"),
+        format!("`{name}`{folder} cannot be used: {reason}"),
         if reason.contains("max_pixels") {
             "raise `max_pixels`, or set `on_error: skip` to leave such files out"
         } else {
@@ -213,8 +217,9 @@ fn broken_file(name: &str, reason: &str) -> DataError {
 fn report_skipped(skipped: &[SkippedFile], total: u64, progress: &dyn Progress) {
     if let Some(first) = skipped.first() {
         progress.warn(&format!(
-            "{} of {total} files were left out; the first is `{}`: {}. `dataset.json` lists all",
+            "{} of {total} files {} left out; the first is `{}`: {}. `dataset.json` lists all",
             skipped.len(),
+            if skipped.len() == 1 { "was" } else { "were" },
             first.file,
             first.reason
         ));

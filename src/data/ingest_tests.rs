@@ -163,7 +163,7 @@ fn a_broken_file_fails_and_names_the_way_out() {
     let (card, warnings) = folder.ingest(json!({ "on_error": "skip" })).unwrap();
     assert_eq!((card.num_images, card.skipped.len()), (4, 1));
     assert_eq!(card.skipped[0].file, "a/2.png");
-    assert!(warnings[0].starts_with("1 of 5 files were left out"), "{warnings:?}");
+    assert!(warnings[0].starts_with("1 of 5 files was left out"), "{warnings:?}");
     assert_eq!(folder.open().len(), 4);
 }
 

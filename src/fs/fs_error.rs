@@ -38,6 +38,14 @@ impl FsError {
                 "check the permissions of the file and of its folder, or put the cache elsewhere with `--cache-dir`",
             ),
             io::ErrorKind::ReadOnlyFilesystem => Some("put the cache on a writable disk with `--cache-dir`"),
+            io::ErrorKind::NotADirectory => Some(
+                "a part of this path is a file where a folder belongs: move that file away, or put the cache elsewhere \
+                 with `--cache-dir`",
+            ),
+            io::ErrorKind::IsADirectory => Some("there is a folder where a file belongs: move it away"),
+            io::ErrorKind::NotFound if self.action.starts_with("create") => {
+                Some("this place takes no folders: choose another, for the cache with `--cache-dir`")
+            }
             _ => None,
         }
     }

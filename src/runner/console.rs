@@ -219,7 +219,7 @@ impl Console {
 
 /// The figures in a row of the closing table.
 pub fn headline_figures(metrics: &Metrics) -> String {
-    metrics.iter().map(|(name, value)| format!("{name} {}", text::figure(*value))).collect::<Vec<_>>().join("  ")
+    text::headline(metrics)
 }
 
 impl RunObserver for Console {
@@ -263,6 +263,10 @@ impl RunObserver for Console {
                     self.line(&format!("{} `{stage}`: {message}", self.paint.yellow("warning:")));
                 }
                 Level::Info if self.style.verbosity >= 0 => {
+                    // Whoever just spoke needs no line about progress.
+                    if let Some(running) = state.running.get_mut(stage) {
+                        running.last_line = Instant::now();
+                    }
                     self.line(&format!("  {stage:<width$}  {}", self.paint.dim(message), width = state.width));
                 }
                 Level::Info => {}

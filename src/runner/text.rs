@@ -1,5 +1,7 @@
 //! Numbers, changes and reasons for people.
 
+use std::collections::BTreeMap;
+
 use super::Reason;
 use crate::fingerprint::FieldChange;
 
@@ -49,6 +51,32 @@ pub fn count(number: u64) -> String {
 pub fn figure(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Figures in one line, as people say them: `28 images  7 classes`, `loss -0.91  std·√d 1.02  kNN 71.4 %`.
+pub fn headline(metrics: &BTreeMap<String, f64>) -> String {
+    metrics.iter().filter_map(|(name, value)| spoken(name, *value)).collect::<Vec<_>>().join("  ")
+}
+
+/// One figure, or nothing where it goes without saying.
+fn spoken(name: &str, value: f64) -> Option<String> {
+    let (area, figure_name) = name.rsplit_once('/').unwrap_or(("", name));
+    let percent = 100.0 * value;
+    Some(match (area, figure_name) {
+        ("dataset", "skipped") if value == 0.0 => return None,
+        ("dataset", what) => format!("{} {what}", count(value.max(0.0) as u64)),
+        ("train", "epochs") => format!("{} epochs", count(value.max(0.0) as u64)),
+        ("train", "loss") => format!("loss {value:.3}"),
+        ("train", "embedding_std_ratio") => format!("std·√d {value:.2}"),
+        ("embeddings", what) => format!("{} {value:.2}", what.replace('_', " ")),
+        (_, "top1") => format!("top-1 {percent:.1} %"),
+        (_, "top5") => format!("top-5 {percent:.1} %"),
+        (area, what) => match (what.strip_suffix("_top1"), what.strip_prefix("gain_over_")) {
+            (Some(of), _) => format!("({} {percent:.1} %)", of.replace('_', " ")),
+            (_, Some(over)) => format!("{area} {percent:+.1} points over {}", over.replace('_', " ")),
+            _ => format!("{name} {}", figure(value)),
+        },
+    })
 }
 
 /// One field that changed: `with.epochs 100 → 200 (intel.yaml:23)`.
@@ -120,6 +148,27 @@ mod tests {
         let long = |word: &str| format!("{}{word}{}", "x".repeat(100), "y".repeat(100));
         let text = at(&long("one"), &long("two"));
         assert!(text.contains("xone") && text.contains("xtwo") && text.chars().count() < 160, "{text}");
+    }
+
+    #[test]
+    fn figures_are_spoken() {
+        let spell = |figures: &[(&str, f64)]| {
+            headline(&figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect())
+        };
+        assert_eq!(
+            spell(&[("dataset/images", 14_034.0), ("dataset/classes", 6.0), ("dataset/skipped", 0.0)]),
+            "6 classes  14,034 images"
+        );
+        assert_eq!(
+            spell(&[("train/loss", -0.91239), ("train/embedding_std_ratio", 1.0249), ("train/epochs", 100.0)]),
+            "std·√d 1.02  100 epochs  loss -0.912"
+        );
+        assert_eq!(
+            spell(&[("knn/top1", 0.7142), ("knn/top5", 1.0), ("knn/raw_pixels_top1", 0.25)]),
+            "(raw pixels 25.0 %)  top-1 71.4 %  top-5 100.0 %"
+        );
+        assert_eq!(spell(&[("probe/gain_over_untrained", -0.0101)]), "probe -1.0 points over untrained");
+        assert_eq!(spell(&[("count/words", 3.0), ("lines", 0.5)]), "count/words 3  lines 0.5");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::model::{
     backbone::Backbone,
     head::Head,
     simsiam::{SimSiam, SimSiamError, Views},
-    state::{StateEntry, StateMap},
+    state::{StateData, StateEntry, StateMap},
 };
 use crate::ops::Matrix;
 
@@ -226,6 +226,10 @@ impl<'a> Training<'a> {
         self.position.batches = 0;
         self.position.epochs += 1;
         let epoch = self.position.epochs;
+        // A checkpoint or an artifact of broken weights would be worth less than none.
+        if !is_finite(&self.model) {
+            return Err(TrainError::NotFinite { epoch, step: self.position.steps });
+        }
         let every = config.knn_monitor.every_epochs;
         let measure = every > 0 && (epoch.is_multiple_of(every) || epoch == config.epochs);
         let embedding_std = sums.embedding_std / num_batches;
@@ -313,6 +317,14 @@ impl<'a> Training<'a> {
         self.position = checkpoint.position;
         Ok(())
     }
+}
+
+/// Whether all weights and running statistics are numbers.
+fn is_finite(model: &SimSiam) -> bool {
+    model.state_dict().iter().all(|entry| match &entry.data {
+        StateData::F32(values) => values.iter().all(|value| value.is_finite()),
+        StateData::I64(_) => true,
+    })
 }
 
 /// Matrices of a head with the names of their velocities.

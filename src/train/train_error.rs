@@ -18,8 +18,8 @@ pub enum TrainError {
         /// Images that a batch takes.
         batch_size: u32,
     },
-    /// The loss is no longer a number.
-    #[error("the loss is no longer finite at step {step} of epoch {epoch}")]
+    /// The loss or a weight is no longer a number.
+    #[error("the training diverged: loss or weights are no longer finite at step {step} (epoch {epoch})")]
     NotFinite {
         /// From 1.
         epoch: u32,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bad_input;
 mod cache;
 mod commands;
 mod errors;
@@ -9,4 +10,6 @@ mod fixture;
 mod interrupt;
 mod json;
 mod predict;
+mod resume;
 mod run;
+mod stages;
