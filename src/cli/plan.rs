@@ -72,7 +72,9 @@ pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
             Verdict::Hit { artifact, metrics } => {
                 hits += 1;
                 let details = if verbosity > 0 { artifact.short() } else { headline_figures(metrics) };
-                let _ = writeln!(out, "  {name}  {}  {}", paint.green("cached "), paint.dim(&details));
+                let details = if details.is_empty() { details } else { format!("  {}", paint.dim(&details)) };
+                let state = paint.green(if details.is_empty() { "cached" } else { "cached " });
+                let _ = writeln!(out, "  {name}  {state}{details}");
             }
             Verdict::Run { reason } => {
                 runs += 1;

@@ -55,7 +55,21 @@ pub fn figure(value: f64) -> String {
 
 /// Figures in one line, as people say them: `28 images  7 classes`, `loss -0.91  std·√d 1.02  kNN 71.4 %`.
 pub fn headline(metrics: &BTreeMap<String, f64>) -> String {
-    metrics.iter().filter_map(|(name, value)| spoken(name, *value)).collect::<Vec<_>>().join("  ")
+    let mut figures: Vec<(u8, String)> =
+        metrics.iter().filter_map(|(name, value)| Some((rank(name), spoken(name, *value)?))).collect();
+    // Stable: those of one rank stay in the order of their names.
+    figures.sort_by_key(|(rank, _)| *rank);
+    figures.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("  ")
+}
+
+/// What is asked first comes first; baselines come last.
+fn rank(name: &str) -> u8 {
+    match name.rsplit('/').next().unwrap_or(name) {
+        "images" | "loss" | "top1" => 0,
+        "embedding_std_ratio" | "top5" => 1,
+        other if other.ends_with("_top1") => 3,
+        _ => 2,
+    }
 }
 
 /// One figure, or nothing where it goes without saying.
@@ -157,15 +171,15 @@ mod tests {
         };
         assert_eq!(
             spell(&[("dataset/images", 14_034.0), ("dataset/classes", 6.0), ("dataset/skipped", 0.0)]),
-            "6 classes  14,034 images"
+            "14,034 images  6 classes"
         );
         assert_eq!(
             spell(&[("train/loss", -0.91239), ("train/embedding_std_ratio", 1.0249), ("train/epochs", 100.0)]),
-            "std·√d 1.02  100 epochs  loss -0.912"
+            "loss -0.912  std·√d 1.02  100 epochs"
         );
         assert_eq!(
             spell(&[("knn/top1", 0.7142), ("knn/top5", 1.0), ("knn/raw_pixels_top1", 0.25)]),
-            "(raw pixels 25.0 %)  top-1 71.4 %  top-5 100.0 %"
+            "top-1 71.4 %  top-5 100.0 %  (raw pixels 25.0 %)"
         );
         assert_eq!(spell(&[("probe/gain_over_untrained", -0.0101)]), "probe -1.0 points over untrained");
         assert_eq!(spell(&[("count/words", 3.0), ("lines", 0.5)]), "count/words 3  lines 0.5");

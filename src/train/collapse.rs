@@ -7,12 +7,15 @@ pub fn has_collapsed(config: &CollapseConfig, embedding_std_ratio: f64) -> bool 
     embedding_std_ratio.is_nan() || embedding_std_ratio < config.std_below
 }
 
-/// What happened and what to try, for people.
+/// What to try against collapse.
+pub const COLLAPSE_HELP: &str = "try a lower `base_lr` or `warmup_epochs`, a larger `batch_size`, stronger \
+    `random_resized_crop` and `color_jitter`, and keep `output_bn: true` and `predictor_lr: fixed`";
+
+/// What happened, for people.
 pub fn collapse_message(epoch: u32, embedding_std_ratio: f64, loss: f64) -> String {
     format!(
         "representation collapsed in epoch {epoch}: embedding_std is {embedding_std_ratio:.3} of 1/√d (1 is healthy, \
-         0 is collapse) at loss {loss:.3}. Try a lower `base_lr` or `warmup_epochs`, a larger `batch_size`, stronger \
-         `random_resized_crop` and `color_jitter`, and keep `output_bn: true` and `predictor_lr: fixed`"
+         0 is collapse) at loss {loss:.3}"
     )
 }
 

@@ -8,7 +8,7 @@ use dfdx::prelude::HasShape;
 use super::{
     EpochRecord, PretrainConfig, TrainError,
     checkpoint::{Checkpoint, Position},
-    collapse::{collapse_message, has_collapsed},
+    collapse::{COLLAPSE_HELP, collapse_message, has_collapsed},
     early_stopping::{EarlyStopping, Progress},
     schedule::{Schedule, linear_scaled_lr},
     step::{SimSiamSgd, StepRates, take_step},
@@ -263,6 +263,7 @@ impl<'a> Training<'a> {
             CollapseAction::Warn => {
                 // Once is enough: later epochs would say the same.
                 if self.position.warnings.is_empty() {
+                    let message = format!("{message}; {COLLAPSE_HELP}");
                     host.warn(&message);
                     self.position.warnings.push(message);
                 }

@@ -2,7 +2,7 @@
 
 use crate::model::simsiam::SimSiamError;
 
-use super::checkpoint::CheckpointError;
+use super::{checkpoint::CheckpointError, collapse::COLLAPSE_HELP};
 
 /// Why training failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,7 @@ impl TrainError {
                  `batch_size` (lr = base_lr · batch_size / 256)"
                     .into(),
             ),
+            Self::Collapsed(_) => Some(COLLAPSE_HELP.into()),
             _ => None,
         }
     }

@@ -97,20 +97,20 @@ fn num_entries(project: &Project) -> usize {
 #[test]
 fn an_unknown_key() {
     let project = edited("batch_size: 8\n      optim", "batchsize: 8\n      optim");
-    fails(project.call(&["run"]), 3, "pipeline.yaml:29:7", "did you mean `batch_size`?");
+    fails(project.call(&["run"]), 3, "pipeline.yaml:30:7", "did you mean `batch_size`?");
     assert!(!project.path("runs").exists());
 }
 
 #[test]
 fn a_wrong_type() {
     let project = edited("base_lr: 0.5", "base_lr: fast");
-    fails(project.call(&["run"]), 3, "pipeline.yaml:30:", "`base_lr`: learning rate at a batch size of 256");
+    fails(project.call(&["run"]), 3, "pipeline.yaml:31:36", "`base_lr`: learning rate at a batch size of 256");
 }
 
 #[test]
 fn a_value_out_of_range() {
     let project = edited("batch_size: 8\n      optim", "batch_size: 1\n      optim");
-    fails(project.call(&["run"]), 3, "pipeline.yaml:29:19", "between 2 and 65536");
+    fails(project.call(&["run"]), 3, "pipeline.yaml:30:19", "between 2 and 65536");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn missing_vars() {
 #[test]
 fn a_missing_variable_of_the_environment() {
     let project = edited("${vars.epochs}", "${env.SIMSIAM_PIPE_TEST_NOT_SET}");
-    fails(project.call(&["run"]), 3, "pipeline.yaml:28:15", ":-default}");
+    fails(project.call(&["run"]), 3, "pipeline.yaml:29:15", ":-default}");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_class_with_one_image_works_with_a_warning() {
     let project = ingest("");
     images(&project, &["a", "b"], 3);
     image(&project, "images/c/0.png");
-    project.call(&["run"]).ok().says("warning: `train`: class `c` has only one image").says("3 classes  7 images");
+    project.call(&["run"]).ok().says("warning: `train`: class `c` has only one image").says("7 images  3 classes");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn an_image_of_one_pixel_works() {
     let project = tiny_over_images();
     images(&project, &["a", "b"], 6);
     image::RgbImage::from_pixel(1, 1, image::Rgb([9, 9, 9])).save(project.path("images/a/dot.png")).unwrap();
-    project.call(&["run"]).ok().says("2 classes  13 images");
+    project.call(&["run"]).ok().says("13 images  2 classes");
 }
 
 #[test]

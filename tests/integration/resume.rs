@@ -16,11 +16,11 @@ use crate::{
 
 const ENCODER: &str = "runs/tiny/pretrain/encoder.safetensors";
 
-/// Long enough to be interrupted: 12 epochs of 14 steps.
+/// Long enough to be interrupted: 12 epochs of 7 steps.
 fn project() -> Project {
     let project = Project::new().write("pipeline.yaml", &pretraining_only());
     project.edit("pipeline.yaml", "epochs: 2", "epochs: 12");
-    project.edit("pipeline.yaml", "images_per_class: 4", "images_per_class: 16");
+    project.edit("pipeline.yaml", "images_per_class: 4", "images_per_class: 8");
     project.edit("pipeline.yaml", "knn_monitor: { every_epochs: 1, k: 5 }", "knn_monitor: { every_epochs: 6, k: 5 }");
     project
 }

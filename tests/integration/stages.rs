@@ -195,7 +195,7 @@ fn artifacts_hold_the_files_that_are_promised() {
 #[test]
 fn commands_speak_about_a_finished_run() {
     let project = tiny();
-    project.call(&["run"]).ok().says("7 classes  28 images").says("std·√d").says("top-1");
+    project.call(&["run"]).ok().says("28 images  7 classes").says("std·√d").says("top-1");
     project.call(&["plan"]).ok();
     project.call(&["status"]).ok().prints("current");
     project.call(&["metrics"]).ok().prints("linear_probe/top1");
