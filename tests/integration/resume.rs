@@ -69,7 +69,7 @@ fn checkpoints(project: &Project) -> Vec<PathBuf> {
 fn wait_for_checkpoints(project: &Project, child: &mut Child, count: usize) {
     let started = Instant::now();
     while checkpoints(project).len() < count {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint appeared");
+        assert!(started.elapsed() < Duration::from_mins(1), "no checkpoint appeared");
         assert!(child.try_wait().unwrap().is_none(), "the training ended before it could be interrupted");
         thread::sleep(Duration::from_millis(2));
     }
