@@ -71,7 +71,8 @@ fn fill(entry: &mut StateEntry) {
         _ if name.ends_with("running_mean") => (0.0, 0.0),
         [outputs, _, height, width] => ((6.0 / (outputs * height * width) as f64).sqrt() as f32, 0.0),
         [_, inputs] => ((1.0 / (inputs as f64).sqrt()) as f32, 0.0),
-        _ if name.ends_with("bias") => (0.1, 0.0),
+        _ if name == "predictor.3.bias" => (0.1, 0.0),
+        _ if name.ends_with("bias") => (0.1, 4.0),
         _ => (0.1, 1.0),
     };
     for (value, x) in values.iter_mut().zip(numbers) {
@@ -115,14 +116,34 @@ fn named_gradients(model: &mut SimSiam, output: &mut StepOutput) -> BTreeMap<Str
     after
 }
 
+/// Norms and samples within 1e-3 of PyTorch's for each tensor. A gradient that the next batch norm cancels is
+/// rounding and nothing else, so no tensor is held to less than 1e-3 of a hundredth of the middle one.
+fn compare_gradients(gradients: &BTreeMap<String, Vec<f32>>, golden: &BTreeMap<String, GradientGolden>) {
+    let length = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let mut norms: Vec<f64> = golden.values().map(|expected| expected.norm).collect();
+    norms.sort_by(f64::total_cmp);
+    let floor = 0.01 * norms[norms.len() / 2];
+    for (name, expected) in golden {
+        let gradient = &gradients[name];
+        let norm = length(&mut gradient.iter().map(|g| f64::from(*g)));
+        let off = (norm - expected.norm).abs();
+        assert!(off <= 1e-3 * expected.norm.max(floor), "{name}: norm {norm} where PyTorch has {}", expected.norm);
+        let stride = (gradient.len() / 24).max(1);
+        let sampled = gradient.iter().step_by(stride).zip(&expected.samples);
+        let off = length(&mut sampled.map(|(g, e)| f64::from(*g) - e));
+        let size = length(&mut expected.samples.iter().copied());
+        assert!(off <= 1e-3 * size.max(floor), "{name}: samples are off by {off} of {size}");
+    }
+}
+
 #[test]
 fn one_step_and_ten_steps_are_pytorchs() {
     let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/simsiam/resnet18.json")).unwrap();
     let mut model = model();
-    let sgd = SgdConfig { base_lr: 0.0005, momentum: 0.9, weight_decay: 5e-4 };
+    let sgd = SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
     let mut backbone_sgd = FlatSgd::new(sgd, model.backbone.num_parameters());
     let (mut projector_sgd, mut predictor_sgd) = (HeadSgd::new(sgd), HeadSgd::new(sgd));
-    let schedule = Schedule::new(ScheduleConfig::Cosine(CosineConfig::default()), 0.0005, 10, 1);
+    let schedule = Schedule::new(ScheduleConfig::Cosine(CosineConfig::default()), 0.05, 10, 1);
     let (x1, own) = (images("x1"), images("x2"));
     let x2: Vec<f32> = x1.iter().zip(&own).map(|(x, own)| x * 0.9 + own * 0.2).collect();
     for (step, expected) in golden.losses.iter().enumerate() {
@@ -130,23 +151,13 @@ fn one_step_and_ten_steps_are_pytorchs() {
         let views = Views { x1: &x1, x2: &x2, n: BATCH, image_size: SIZE };
         let mut output = model.forward_backward(views).unwrap();
         assert!(
-            (f64::from(output.loss) - expected).abs() < 1e-3,
+            (f64::from(output.loss) - expected).abs() < 2e-4,
             "step {step}: loss {} where PyTorch has {expected}",
             output.loss
         );
         if step == 0 {
             assert!((output.embedding_std - golden.embedding_std).abs() < 1e-5);
-            let gradients = named_gradients(&mut model, &mut output);
-            for (name, expected) in &golden.gradients {
-                let gradient = &gradients[name];
-                let norm = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
-                assert!((norm / expected.norm - 1.0).abs() < 1e-3, "{name}: {norm} and {}", expected.norm);
-                let stride = (gradient.len() / 24).max(1);
-                let sampled = gradient.iter().step_by(stride).zip(&expected.samples);
-                let difference = sampled.map(|(g, e)| (f64::from(*g) - e).powi(2)).sum::<f64>().sqrt();
-                let size = expected.samples.iter().map(|e| e * e).sum::<f64>().sqrt();
-                assert!(difference <= 1e-3 * size.max(1e-12), "{name}: off by {difference} of {size}");
-            }
+            compare_gradients(&named_gradients(&mut model, &mut output), &golden.gradients);
         }
         let lr = schedule.lr(step as u64);
         let (values, gradients) = model.backbone.values_and_gradients_mut();
