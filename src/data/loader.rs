@@ -51,7 +51,7 @@ impl BatchLoader {
         Self::with_threads(dataset, policy, seed, batch_size, 0)
     }
 
-    /// The same with this many threads; 0 takes one for each core.
+    /// The same with this many threads; 0 takes as many as the process's pool has.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -124,7 +124,7 @@ impl Shared {
 
 pub(super) fn build_pool(num_threads: usize) -> Result<ThreadPool, DataError> {
     ThreadPoolBuilder::new()
-        .num_threads(num_threads)
+        .num_threads(if num_threads == 0 { rayon::current_num_threads() } else { num_threads })
         .thread_name(|idx| format!("loader-{idx}"))
         .build()
         .map_err(|error| DataError::Config { message: format!("cannot start loader threads: {error}"), help: None })
