@@ -21,7 +21,7 @@ pub struct InitArgs {
     /// Folder of images; sub-folders are classes.
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// Where to write the pipeline [default: `pipelines/<folder>.yaml`].
+    /// Where to write the pipeline (default: `pipelines/<folder>.yaml`).
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

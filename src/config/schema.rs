@@ -1,6 +1,6 @@
 //! The JSON schema of the pipeline file, generated from the configuration types.
 //!
-//! Two forms of the same schema: the strict one, against which [`super::walk`] checks a file after its
+//! Two forms of the same schema: the strict one, against which `walk` checks a file after its
 //! references are resolved, and the one for editors, which also accepts `${…}` where a number, a truth value
 //! or a choice is expected.
 

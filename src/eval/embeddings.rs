@@ -1,6 +1,6 @@
 //! The embeddings artifact: features of every image, by representation.
 //!
-//! `embeddings.safetensors` holds `train_features` [n, d], `train_labels` [n] (where the images have labels),
+//! `embeddings.safetensors` holds `train_features` [n, d], `train_labels` `[n]` (where the images have labels),
 //! `test_features` and `test_labels` (where there are test images), and the same for each baseline as
 //! `untrained.train_features` and so on. The pretrained features and the labels lie beside it as `.npy`.
 //! `embeddings.json` describes them; `backbone.safetensors` is the encoder's backbone, so that a classifier
@@ -86,9 +86,9 @@ pub struct Representation {
 /// Labels of both splits, where they have any: indices into `class_names`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SplitLabels {
-    /// [n_train]
+    /// `[n_train]`
     pub train: Option<Vec<u32>>,
-    /// [n_test]
+    /// `[n_test]`
     pub test: Option<Vec<u32>>,
 }
 

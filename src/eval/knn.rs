@@ -35,7 +35,7 @@ pub struct KnnClassifier {
 type Neighbour = (f32, u32);
 
 impl KnnClassifier {
-    /// From training `features` [n, dim] and their `labels` [n].
+    /// From training `features` [n, dim] and their `labels` `[n]`.
     ///
     /// # Errors
     /// Where there are no rows, lengths do not fit, a label names no class, or a feature is not finite.
@@ -82,7 +82,7 @@ impl KnnClassifier {
         &self.bank
     }
 
-    /// The labels [n] of the bank.
+    /// The labels `[n]` of the bank.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }

@@ -16,7 +16,7 @@ const BLOCK: usize = 256;
 pub struct LinearClassifier {
     /// [num_classes, dim]
     pub weight: Vec<f32>,
-    /// [num_classes]
+    /// `[num_classes]`
     pub bias: Vec<f32>,
     /// Length of an embedding.
     pub dim: usize,

@@ -38,7 +38,7 @@ pub struct ProbeFit {
     pub stop: Stop,
 }
 
-/// Fits `features` [n, dim] to `labels` [n]. `observe` sees every iteration and may end the fit.
+/// Fits `features` [n, dim] to `labels` `[n]`. `observe` sees every iteration and may end the fit.
 ///
 /// # Errors
 /// Where there are no rows, lengths do not fit, a label names no class, a feature is not finite, or all
@@ -151,7 +151,7 @@ impl Scaler {
     }
 }
 
-/// Mean cross-entropy + l2 · ‖W‖², with parameters W [num_classes, dim] and then b [num_classes].
+/// Mean cross-entropy + l2 · ‖W‖², with parameters W [num_classes, dim] and then b `[num_classes]`.
 struct Objective<'a> {
     groups: Vec<Group<'a>>,
     num_rows: usize,

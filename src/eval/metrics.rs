@@ -15,7 +15,7 @@ use crate::seed::{below, seeded_rng};
 const NUM_CALIBRATION_BINS: usize = 15;
 const NUM_RESAMPLES: u64 = 1_000;
 
-/// Scores of `probabilities` [n, num_classes] against `labels` [n]; `seed` decides the bootstrap.
+/// Scores of `probabilities` [n, num_classes] against `labels` `[n]`; `seed` decides the bootstrap.
 ///
 /// # Errors
 /// Where there are no rows, lengths do not fit, a label names no class, or a probability is not finite.

@@ -12,7 +12,7 @@ pub(crate) fn eigenvalues(matrix: &mut [f64], n: usize) -> Vec<f64> {
     diagonal
 }
 
-/// The diagonal [n] and the numbers beside it [n], the last of which is 0.
+/// The diagonal `[n]` and the numbers beside it `[n]`, the last of which is 0.
 fn tridiagonalize(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut diagonal, mut beside) = (vec![0.0; n], vec![0.0; n]);
     let mut v = vec![0.0; n];

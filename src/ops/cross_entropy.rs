@@ -4,7 +4,7 @@ use dfdx::prelude::{Cpu, CpuError, HasShape, PutTape, SplitTape, Tape, TensorFro
 
 use super::{Matrix, matrix_values, negative_cosine_similarity::Scalar};
 
-/// −mean over rows of log softmax(logits)[label]; logits [n, classes], labels [n] each below the number of classes.
+/// −mean over rows of log softmax(logits)`[label]`; logits [n, classes], labels `[n]` each below the number of classes.
 ///
 /// # Errors
 /// [`CpuError::WrongNumElements`] where a label is missing or not below the number of classes.

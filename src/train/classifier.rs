@@ -25,7 +25,7 @@ use crate::{
 pub struct LabelledBatch {
     /// [n, size, size, 3]
     pub images: Vec<f32>,
-    /// [n]
+    /// `[n]`
     pub labels: Vec<u32>,
 }
 
