@@ -53,8 +53,11 @@ pub fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
 fn decode(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
     let format = guess_format(bytes)?;
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The limit on pixels bounds memory; the library's own limit would refuse large images that it allows.
-    reader.limits(Limits::no_limits());
+    // The library's own limit would refuse images that `max_pixels` allows; eight bytes a pixel and some room for
+    // metadata still stop what is not pixels from filling the memory.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_pixels.saturating_mul(8).saturating_add(64 << 20));
+    reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| describe(&error))?;
     let (width, height) = decoder.dimensions();
     let num_pixels = u64::from(width) * u64::from(height);

@@ -86,12 +86,10 @@ pub fn store_source(
     }
     report_skipped(&skipped, total, progress);
     if writer.is_empty() {
+        let first = skipped.first().map(|first| format!("; the first is `{}`: {}", first.file, first.reason));
         return Err(DataError::source(
-            format!(
-                "none of the {total} images can be used; the first is `{}`: {}",
-                skipped[0].file, skipped[0].reason
-            ),
-            "check that the source holds images that a viewer opens",
+            format!("none of the {total} images can be used{}", first.unwrap_or_default()),
+            "check that the source holds images that a viewer opens, and what `classes` selects",
         ));
     }
     warn_about_classes(&class_names, writer.class_counts(), progress);

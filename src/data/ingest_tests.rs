@@ -237,6 +237,9 @@ fn cifar_batches_are_read_and_checked() {
     let (card, _) = folder.ingest(config.clone()).unwrap();
     assert_eq!((card.num_images, card.class_names[7].as_str(), card.class_counts[7]), (2, "horse", 2));
     assert_eq!(&folder.open().image(1).rgb[..3], &[1, 100, 200]);
+    let mut absent = config.clone();
+    absent["classes"] = json!(["cat"]);
+    assert!(message(folder.ingest(absent)).contains("none of the 0 images"));
     record[0] = 10;
     write(&record);
     assert!(message(folder.ingest(config)).contains("label 10"));
