@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{StageContext, StageError, StageOutcome, fit::copy_file};
+use super::{StageContext, StageError, StageOutcome, fit::copy_file, pretrain::ENCODER_FORMAT};
 use crate::{
     data::Dataset,
     eval::{
@@ -22,7 +22,6 @@ use crate::{
     train::EncoderCard,
 };
 
-const ENCODER_FORMAT: u32 = 1;
 /// A spread below this share of an even one is a collapse, as in pretraining's default.
 const COLLAPSED_BELOW: f64 = 0.1;
 
