@@ -21,9 +21,11 @@ pub mod eval;
 pub mod fingerprint;
 pub mod fs;
 pub mod graph;
+mod kernels;
 pub mod lockfile;
 pub mod model;
 pub mod ops;
+pub mod profile;
 pub mod report;
 pub mod runner;
 #[cfg(test)]

@@ -128,6 +128,30 @@ pub fn memory_bytes() -> Option<(u64, u64)> {
     Some((proc_kilobytes("/proc/meminfo", "MemTotal")?, proc_kilobytes("/proc/meminfo", "MemAvailable")?))
 }
 
+/// What is left of a control group's limit, if it has one. Pages of files count as used but are given back on demand.
+fn group_rest(dir: &Path) -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
+    // Version 2, then version 1.
+    let number = |names: [&str; 2]| names.into_iter().find_map(|name| read(name)?.trim().parse::<u64>().ok());
+    let limit = number(["memory.max", "memory.limit_in_bytes"])?;
+    let used = number(["memory.current", "memory.usage_in_bytes"])?;
+    let statistics = read("memory.stat").unwrap_or_default();
+    let pages = |line: &str| {
+        let value = line.strip_prefix("inactive_file ").or_else(|| line.strip_prefix("active_file "))?;
+        value.parse::<u64>().ok()
+    };
+    let files: u64 = statistics.lines().filter_map(pages).sum();
+    Some(limit.saturating_sub(used.saturating_sub(files)))
+}
+
+/// Bytes of memory that this process can still take: what the machine has available, or the rest of its control group's
+/// limit where that is less.
+pub fn available_memory_bytes() -> Option<u64> {
+    let (_, machine) = memory_bytes()?;
+    let group = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"].iter().find_map(|dir| group_rest(Path::new(dir)));
+    Some(group.map_or(machine, |group| group.min(machine)))
+}
+
 /// Bytes that an ordinary user can still write on the disk of `path`.
 pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     let path = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).ok()?;
@@ -232,7 +256,23 @@ mod tests {
     fn the_machine_says_something() {
         assert!(peak_rss_bytes() > 1 << 20);
         assert!(memory_bytes().is_some_and(|(total, available)| total >= available));
+        assert!(available_memory_bytes().is_some_and(|available| available > 0));
         assert!(free_disk_bytes(Path::new("/")).is_some());
         assert!(!host_name().is_empty());
+    }
+
+    #[test]
+    fn a_control_group_gives_back_the_pages_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(group_rest(dir.path()), None);
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("memory.max", "max\n");
+        write("memory.current", "700\n");
+        assert_eq!(group_rest(dir.path()), None);
+        write("memory.max", "1000\n");
+        write("memory.stat", "anon 300\nfile 400\ninactive_file 250\nactive_file 150\n");
+        assert_eq!(group_rest(dir.path()), Some(700));
+        write("memory.max", "100\n");
+        assert_eq!(group_rest(dir.path()), Some(0));
     }
 }

@@ -1,10 +1,6 @@
 //! Features of random images that are already in memory.
 
-use super::{
-    BenchError, Measurement,
-    machine::{gemm_peak_gflops, timed},
-    train::random_images,
-};
+use super::{BenchError, Measurement, machine::gemm_peak_gflops, measurement::Steps, train::random_images};
 use crate::{
     model::{
         backbone::{Backbone, BackboneConfig},
@@ -37,19 +33,14 @@ impl ExtractBench {
         let (n, image_size) = (self.batch_size as usize, self.image_size as usize);
         let multiply_adds = backbone.multiply_adds(image_size).map_err(SimSiamError::from)?;
         let images = random_images(n, image_size, 0);
-        let mut seconds = vec![];
+        let mut steps = Steps::default();
         for step in 0..=self.steps {
-            let (features, elapsed) = timed(|| backbone.forward_eval(&images, n, image_size));
+            let features = steps.take(step, on_step, || backbone.forward_eval(&images, n, image_size));
             features.map_err(SimSiamError::from)?;
-            // The first step allocates.
-            if step > 0 {
-                seconds.push(elapsed);
-                on_step(step, elapsed);
-            }
         }
         let peak_rss = sys::peak_rss_bytes();
         drop(backbone);
         let flop = 2.0 * n as f64 * multiply_adds as f64;
-        Ok(Measurement::new(seconds, n as u64, peak_rss).with_arithmetic(flop, gemm_peak_gflops()))
+        Ok(steps.measurement(n as u64, peak_rss).with_arithmetic(flop, gemm_peak_gflops()))
     }
 }

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use super::machine::timed;
+use crate::profile::{Profile, record};
+
 /// A finished benchmark. One image is one source image: in training and augmentation it means two views.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measurement {
@@ -18,6 +21,9 @@ pub struct Measurement {
     /// Arithmetic, where the work is matrix products.
     #[serde(flatten)]
     pub arithmetic: Option<Arithmetic>,
+    /// Where the time of the fastest step went, where spans were recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// How much of what the machine can compute was used.
@@ -43,6 +49,7 @@ impl Measurement {
             images_per_step,
             threads: rayon::current_num_threads(),
             arithmetic: None,
+            profile: None,
         };
         measurement.images_per_second = images_per_step as f64 / measurement.fastest();
         measurement
@@ -67,6 +74,33 @@ impl Measurement {
         let mut sorted = self.step_seconds.clone();
         sorted.sort_by(f64::total_cmp);
         sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+/// Collects timed steps.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    seconds: Vec<f64>,
+    fastest: Profile,
+}
+
+impl Steps {
+    /// Takes a step; the first, number 0, allocates and does not count. `on_step` hears the number and the seconds.
+    pub(super) fn take<R>(&mut self, step: u32, on_step: &mut dyn FnMut(u32, f64), f: impl FnOnce() -> R) -> R {
+        let ((result, elapsed), profile) = record(|| timed(f));
+        if step > 0 {
+            if self.seconds.iter().all(|seconds| elapsed < *seconds) {
+                self.fastest = profile;
+            }
+            self.seconds.push(elapsed);
+            on_step(step, elapsed);
+        }
+        result
+    }
+
+    /// What the steps say.
+    pub(super) fn measurement(self, images_per_step: u64, peak_rss_bytes: u64) -> Measurement {
+        Measurement { profile: Some(self.fastest), ..Measurement::new(self.seconds, images_per_step, peak_rss_bytes) }
     }
 }
 

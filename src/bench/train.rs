@@ -1,9 +1,6 @@
 //! Training steps on random images that are already in memory.
 
-use super::{
-    BenchError, Measurement,
-    machine::{gemm_peak_gflops, timed},
-};
+use super::{BenchError, Measurement, machine::gemm_peak_gflops, measurement::Steps};
 use crate::{
     model::{
         backbone::BackboneConfig,
@@ -50,23 +47,18 @@ impl TrainBench {
         let views = Views { x1: &x1, x2: &x2, n, image_size };
         let lr = linear_scaled_lr(sgd_config.base_lr, self.batch_size);
         let rates = StepRates { encoder: lr, predictor: lr };
-        let mut seconds = vec![];
+        let mut steps = Steps::default();
         for step in 0..=self.steps {
-            let (metrics, elapsed) = timed(|| take_step(&mut model, &mut sgd, views, rates));
-            if !metrics?.loss.is_finite() {
+            let metrics = steps.take(step, on_step, || take_step(&mut model, &mut sgd, views, 1, rates))?;
+            if !metrics.loss.is_finite() {
                 return Err(BenchError::NotFinite { steps: step + 1 });
-            }
-            // The first step allocates.
-            if step > 0 {
-                seconds.push(elapsed);
-                on_step(step, elapsed);
             }
         }
         let peak_rss = sys::peak_rss_bytes();
         drop((model, sgd));
         // Two operations a multiply-add, two views, and backward costs twice what forward does.
         let flop = 2.0 * 2.0 * 3.0 * n as f64 * (backbone + heads) as f64;
-        Ok(Measurement::new(seconds, n as u64, peak_rss).with_arithmetic(flop, gemm_peak_gflops()))
+        Ok(steps.measurement(n as u64, peak_rss).with_arithmetic(flop, gemm_peak_gflops()))
     }
 }
 

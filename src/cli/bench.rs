@@ -4,12 +4,13 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 
-use super::Session;
+use super::{Session, table::Table};
 use crate::{
     bench::{Measurement, augment::AugmentBench, extract::ExtractBench, ingest::IngestBench, train::TrainBench},
     error::Error,
     model::backbone::{BackboneConfig, ResnetConfig, Stem, backbone_config::DarknetTinyConfig},
-    runner::text,
+    profile::{Entry, Profile},
+    runner::{console::Paint, text},
 };
 
 /// Arguments of `bench`.
@@ -56,6 +57,9 @@ pub struct NetworkArgs {
     /// Timed steps, after one that is not timed.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
+    /// Say where the time of the fastest step went: by kind of work, and by layer.
+    #[arg(long)]
+    pub profile: bool,
 }
 
 /// Which images, and which views of them.
@@ -145,7 +149,7 @@ impl NetworkArgs {
 /// Where the network cannot take such images, or the files cannot be used.
 pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
     let mut on_step = |step: u32, seconds: f64| session.note(&format!("step {step}: {seconds:.3} s"));
-    let (measurement, work) = match &args.command {
+    let (mut measurement, work) = match &args.command {
         BenchCommand::Train(network) => {
             let &NetworkArgs { image_size, batch_size, steps, .. } = network;
             let bench = TrainBench { backbone: network.backbone(), image_size, batch_size, steps };
@@ -165,6 +169,9 @@ pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
             (bench.run(&mut on_step)?, format!("files to a dataset, shorter side {shorter_side} pixels"))
         }
     };
+    if !matches!(&args.command, BenchCommand::Train(network) | BenchCommand::Extract(network) if network.profile) {
+        measurement.profile = None;
+    }
     if session.json() {
         let line = serde_json::to_string(&measurement).map_err(|source| Error::Render { source })?;
         session.print(&format!("{line}\n"))
@@ -218,5 +225,36 @@ fn render(measurement: &Measurement, work: &str, is_training: bool, session: &Se
     for (name, value) in rows {
         let _ = writeln!(out, "{}  {value}", paint.dim(&format!("{name:<8}")));
     }
+    if let Some(profile) = &measurement.profile {
+        let _ = write!(out, "\n{}\n{}", by_work(profile, measurement.fastest(), paint), by_layer(profile, paint));
+    }
     out
+}
+
+/// Kinds of work, the longest first, and what no span saw.
+fn by_work(profile: &Profile, step: f64, paint: Paint) -> String {
+    let mut table = Table::new(&["work", "ms", "share", "GFLOP/s"]);
+    let share = |seconds: f64| format!("{:5.1} %", 100.0 * seconds / step);
+    for (work, seconds, flop) in profile.by_work() {
+        table.row([work.to_string(), milliseconds(seconds), share(seconds), gflops(flop, seconds)]);
+    }
+    let rest = (step - profile.seconds()).max(0.0);
+    table.row(["anything else".to_owned(), milliseconds(rest), share(rest), String::new()]);
+    table.render(paint)
+}
+
+fn by_layer(profile: &Profile, paint: Paint) -> String {
+    let mut table = Table::new(&["layer", "work", "ms", "GFLOP/s"]);
+    for Entry { layer, work, seconds, flop, .. } in &profile.entries {
+        table.row([layer.clone(), work.to_string(), milliseconds(*seconds), gflops(*flop, *seconds)]);
+    }
+    table.render(paint)
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:8.2}", 1e3 * seconds)
+}
+
+fn gflops(flop: f64, seconds: f64) -> String {
+    if flop == 0.0 { String::new() } else { format!("{:7.1}", flop / seconds.max(1e-9) / 1e9) }
 }

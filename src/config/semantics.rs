@@ -180,6 +180,23 @@ impl Check<'_, '_> {
         let PretrainOptimizerConfig::Sgd(sgd) = &config.optimizer;
         self.sgd("optimizer.sgd", sgd);
         self.schedule("schedule", &config.schedule, config.epochs);
+        self.accumulate(config);
+    }
+
+    /// Batch norm needs two images in each part.
+    fn accumulate(&mut self, config: &PretrainConfig) {
+        let PretrainConfig { accumulate, batch_size, .. } = *config;
+        if accumulate <= 1 {
+            return;
+        }
+        let message = format!("`accumulate` cuts a batch of {batch_size} images into {accumulate} parts");
+        if !batch_size.is_multiple_of(accumulate) {
+            let help = "choose a divisor of `batch_size`, or another `batch_size`";
+            self.error("accumulate", message, "the parts would not be equal", help);
+        } else if batch_size / accumulate < 2 {
+            let help = "batch norm needs at least 2 images in a part";
+            self.error("accumulate", message, "a part would hold a single image", help);
+        }
     }
 
     /// A momentum of 1 never forgets a gradient.

@@ -4,11 +4,12 @@ use dfdx::prelude::HasShape;
 
 use crate::ops::{Matrix, matrix_values};
 
-/// Mean over dimensions of the (unbiased) standard deviation over the batch of the L2-normalised rows of z [n, d].
-/// 0 is collapse; about 1/√d is healthy. NaN where z holds NaN, 0 for a single row.
-pub fn embedding_std(z: &Matrix) -> f64 {
-    let (n, d) = *z.shape();
+/// Mean over dimensions of the (unbiased) standard deviation over the batch of the L2-normalised first n rows of z
+/// [at least n, d]. 0 is collapse; about 1/√d is healthy. NaN where these rows hold NaN, 0 for a single row.
+pub fn embedding_std(z: &Matrix, n: usize) -> f64 {
+    let d = z.shape().1;
     let mut rows = matrix_values(z);
+    rows.truncate(n * d);
     for row in rows.chunks_exact_mut(d) {
         let norm = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
         let scale = if norm < 1e-12 { 1e12 } else { 1.0 / norm };
@@ -44,7 +45,7 @@ mod tests {
 
     fn std_of(rows: &[[f32; 2]]) -> f64 {
         let values = rows.iter().flatten().copied().collect();
-        embedding_std(&matrix_from_values(&Cpu::default(), values, rows.len(), 2))
+        embedding_std(&matrix_from_values(&Cpu::default(), values, rows.len(), 2), rows.len())
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The predictor: the bottleneck MLP between z and p.
 
-use dfdx::prelude::Cpu;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,10 +28,7 @@ impl Default for PredictorConfig {
 
 /// Builds the predictor h for z of `dim` numbers: a bottleneck with batch norm and ReLU, then a linear layer with
 /// bias and nothing after it (paper, section 4.1, "Prediction MLP").
-pub fn build_predictor(config: &PredictorConfig, dim: usize, device: &Cpu, rng: ChaCha8Rng) -> Head {
+pub fn build_predictor(config: &PredictorConfig, dim: usize, rng: ChaCha8Rng) -> Head {
     let hidden_dim = config.hidden_dim as usize;
-    Head::new("predictor", device, rng)
-        .linear(dim, hidden_dim, false)
-        .batch_norm_relu(hidden_dim)
-        .linear(hidden_dim, dim, true)
+    Head::new("predictor", rng).linear(dim, hidden_dim, false).batch_norm_relu(hidden_dim).linear(hidden_dim, dim, true)
 }

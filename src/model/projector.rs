@@ -1,6 +1,5 @@
 //! The projector: the MLP between features and z.
 
-use dfdx::prelude::Cpu;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,9 +52,9 @@ impl Default for ProjectorConfig {
 
 /// Builds the projector g for features of `feature_dim`: batch norm after every linear layer, ReLU after all
 /// but the last, and the last batch norm without scale and shift (paper, section 4.1, "Projection MLP").
-pub fn build_projector(config: &ProjectorConfig, feature_dim: usize, device: &Cpu, rng: ChaCha8Rng) -> Head {
+pub fn build_projector(config: &ProjectorConfig, feature_dim: usize, rng: ChaCha8Rng) -> Head {
     let (hidden_dim, output_dim) = (config.hidden_dim as usize, config.output_dim as usize);
-    let mut head = Head::new("projector", device, rng);
+    let mut head = Head::new("projector", rng);
     let mut inputs = feature_dim;
     for _ in 1..config.num_layers {
         head = head.linear(inputs, hidden_dim, false).batch_norm_relu(hidden_dim);

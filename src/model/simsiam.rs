@@ -1,6 +1,6 @@
 //! SimSiam (Chen & He 2020, arXiv 2011.10566): the whole method on one screen.
 
-use dfdx::prelude::{Backward, Cpu, CpuError, Gradients, NoneTape, PutTape, SplitTape, Trace};
+use dfdx::prelude::{Backward, Cpu, CpuError, HasShape, NoneTape, PutTape, SplitTape, Trace};
 
 use super::{
     backbone::{Backbone, BackboneConfig, BackboneError},
@@ -12,8 +12,12 @@ use super::{
 };
 use crate::{
     ops::{Matrix, matrix_from_values, matrix_values, negative_cosine_similarity::negative_cosine_similarity},
+    profile::{Work, enter_layer, span},
     seed::seeded_rng,
 };
+
+/// Views of an image.
+const VIEWS: usize = 2;
 
 /// Backbone, projector and predictor. Backbone and projector together are the paper's encoder f.
 pub struct SimSiam {
@@ -39,14 +43,28 @@ pub struct Views<'a> {
     pub image_size: usize,
 }
 
-/// What one forward and backward pass says.
+impl<'a> Views<'a> {
+    /// Number `part` of `parts` equal parts.
+    ///
+    /// # Errors
+    /// Where n is no multiple of `parts`.
+    pub fn part(&self, part: usize, parts: usize) -> Result<Self, SimSiamError> {
+        if parts == 0 || !self.n.is_multiple_of(parts) {
+            return Err(SimSiamError::Parts { n: self.n, parts });
+        }
+        // Views of a wrong length are still wrong in parts, and the backbone says so.
+        let cut = |x: &'a [f32]| &x[part * (x.len() / parts)..][..x.len() / parts];
+        Ok(Self { x1: cut(self.x1), x2: cut(self.x2), n: self.n / parts, ..*self })
+    }
+}
+
+/// What one forward and backward pass says. The gradients are in the networks.
+#[derive(Clone, Copy, Debug)]
 pub struct StepOutput {
     /// D(p1, stop-gradient(z2)) / 2 + D(p2, stop-gradient(z1)) / 2, in [−1, 1].
     pub loss: f32,
     /// Mean over dimensions of the deviation of the L2-normalised z1 over the batch.
     pub embedding_std: f64,
-    /// Gradients of projector and predictor. Those of the backbone are added to its own buffer.
-    pub gradients: Gradients<f32, Cpu>,
 }
 
 /// Why a network cannot be built or run.
@@ -58,6 +76,14 @@ pub enum SimSiamError {
     /// dfdx refused.
     #[error("the heads failed: {0}")]
     Heads(#[from] CpuError),
+    /// A batch that is not cut into equal parts.
+    #[error("a batch of {n} images cannot be cut into {parts} equal parts")]
+    Parts {
+        /// Images in the batch.
+        n: usize,
+        /// Parts asked for.
+        parts: usize,
+    },
     /// Saved tensors do not fit.
     #[error(transparent)]
     State(#[from] StateError),
@@ -80,43 +106,47 @@ impl SimSiam {
         let predictor_rng = seeded_rng(seed, "predictor weights", &[]);
         let output_dim = projector.output_dim as usize;
         Ok(Self {
-            projector: build_projector(projector, backbone.feature_dim(), &device, projector_rng),
-            predictor: build_predictor(predictor, output_dim, &device, predictor_rng),
+            projector: build_projector(projector, backbone.feature_dim(), projector_rng),
+            predictor: build_predictor(predictor, output_dim, predictor_rng),
             backbone,
             device,
         })
     }
 
     /// Algorithm 1 of the paper up to the update: both views through f and h, the symmetrised loss, and the
-    /// gradients of everything.
+    /// gradients of everything, times `share`, added to those that are there.
+    ///
+    /// The views go through the networks as one batch of 2n rows, the first view above the second. Every batch norm
+    /// keeps them apart, so the result is that of two passes, and each weight is read and each gradient written once.
     ///
     /// # Errors
     /// Where the views do not have the length that n and `image_size` say, or n is 1.
-    pub fn forward_backward(&mut self, views: Views<'_>) -> Result<StepOutput, SimSiamError> {
-        let h1 = self.features(0, views.x1, views)?; // [n, feature_dim]
-        let h2 = self.features(1, views.x2, views)?;
+    pub fn forward_backward(&mut self, views: Views<'_>, share: f32) -> Result<StepOutput, SimSiamError> {
+        let Views { x1, x2, n, image_size } = views;
+        let features = self.backbone.forward_train(&[x1, x2], n, image_size)?;
+        let h = matrix_from_values(&self.device, features, VIEWS * n, self.backbone.feature_dim()); // [2n, feature_dim]
 
-        let z1 = self.projector.forward(h1.leaky_trace())?; // [n, d]
-        let z2 = self.projector.forward(h2.leaky_trace())?;
+        let z = self.projector.forward(h.leaky_trace(), VIEWS)?; // [2n, d]
         // The one stop-gradient of the method: targets carry no tape, so nothing flows back through them.
-        let (target1, target2) = (z1.retaped::<NoneTape>(), z2.retaped::<NoneTape>());
+        let target = z.retaped::<NoneTape>();
+        let p = self.predictor.forward(z, VIEWS)?; // [2n, d]
 
-        let p1 = self.predictor.forward(z1)?; // [n, d]
-        let p2 = self.predictor.forward(z2)?;
-        let loss = (negative_cosine_similarity(p1, &target2)? + negative_cosine_similarity(p2, &target1)?) * 0.5;
-
+        // p1 is to match z2 and p2 is to match z1; the mean over 2n rows is D(p1, z2) / 2 + D(p2, z1) / 2.
+        enter_layer("loss");
+        let loss = span(Work::Loss, 0.0, || negative_cosine_similarity(p, &swap_halves(&target)))?;
         let (loss, tape) = loss.split_tape();
         let mut loss_value = [0.0];
         loss.copy_into(&mut loss_value);
-        let gradients = loss.put_tape(tape).try_backward()?;
-        self.backbone.backward(0, &matrix_values(&gradients.get(&h1)))?;
-        self.backbone.backward(1, &matrix_values(&gradients.get(&h2)))?;
-        Ok(StepOutput { loss: loss_value[0], embedding_std: embedding_std(&target1), gradients })
+        let gradients = (loss.put_tape(tape) * share).try_backward()?;
+        self.backbone.backward(&matrix_values(&gradients.get(&h)))?;
+        Ok(StepOutput { loss: loss_value[0], embedding_std: embedding_std(&target, n) })
     }
 
-    fn features(&mut self, pass: usize, images: &[f32], views: Views<'_>) -> Result<Matrix, SimSiamError> {
-        let features = self.backbone.forward_train(pass, images, views.n, views.image_size)?;
-        Ok(matrix_from_values(&self.device, features, views.n, self.backbone.feature_dim()))
+    /// Forgets all gradients.
+    pub fn zero_gradients(&mut self) {
+        self.backbone.zero_gradients();
+        self.projector.parameters.zero_gradients();
+        self.predictor.parameters.zero_gradients();
     }
 
     /// Every tensor: `backbone.…` under torchvision's names, `projector.…` and `predictor.…` as PyTorch would
@@ -149,6 +179,21 @@ impl SimSiam {
         Ok(())
     }
 
+    /// About how many bytes training holds with n images of this size in a part: weights, gradients and velocities,
+    /// what is kept for the way back, and what kernels work with.
+    ///
+    /// # Errors
+    /// Where the backbone cannot take images of this size.
+    pub fn training_bytes(&self, n: usize, image_size: usize) -> Result<u64, SimSiamError> {
+        let heads = [&self.projector, &self.predictor];
+        let parameters: usize = heads.iter().map(|head| head.parameters.values().len()).sum();
+        // Each layer keeps its input and its output, and their gradients come and go.
+        let activations: usize = heads.iter().map(|head| head.values_per_row()).sum::<usize>() * VIEWS * n * 4;
+        let velocity = self.backbone.num_parameters();
+        let own = (3 * parameters + activations + velocity) as u64 * size_of::<f32>() as u64;
+        Ok(own + self.backbone.training_bytes(VIEWS * n, image_size)?)
+    }
+
     /// Multiply-adds of one view of one image, forward: backbone and heads.
     ///
     /// # Errors
@@ -157,4 +202,12 @@ impl SimSiam {
         let heads = self.projector.multiply_adds() + self.predictor.multiply_adds();
         Ok((self.backbone.multiply_adds(image_size)?, heads))
     }
+}
+
+/// The rows of the second half above those of the first.
+fn swap_halves(matrix: &Matrix) -> Matrix {
+    let (rows, columns) = *matrix.shape();
+    let mut values = matrix_values(matrix);
+    values.rotate_left(rows / 2 * columns);
+    matrix_from_values(matrix.device(), values, rows, columns)
 }

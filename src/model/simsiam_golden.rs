@@ -9,12 +9,12 @@ use crate::{
         backbone::{BackboneConfig, ResnetConfig, Stem},
         predictor::PredictorConfig,
         projector::ProjectorConfig,
-        simsiam::{SimSiam, StepOutput, Views},
+        simsiam::{SimSiam, Views},
         state::{StateData, StateEntry},
     },
     train::{
-        optimizer::{FlatSgd, HeadSgd},
         schedule::Schedule,
+        step::SimSiamSgd,
         train_config::{CosineConfig, ScheduleConfig, SgdConfig},
     },
 };
@@ -90,30 +90,22 @@ fn model() -> SimSiam {
     model
 }
 
-/// Gradients under the names and in the shapes of PyTorch: taken by a step of plain SGD with rate −1.
-fn named_gradients(model: &mut SimSiam, output: &mut StepOutput) -> BTreeMap<String, Vec<f32>> {
+/// Gradients under the names and in the shapes of PyTorch: put in the place of the values.
+fn named_gradients(model: &mut SimSiam) -> BTreeMap<String, Vec<f32>> {
     let before = model.state_dict();
-    let plain = SgdConfig { base_lr: 1.0, momentum: 0.0, weight_decay: 0.0 };
-    let mut after = BTreeMap::new();
-    let mut sgd = FlatSgd::new(plain, model.backbone.num_parameters());
-    let zeros = vec![0.0; model.backbone.num_parameters()];
-    // Parameters at 0 make the new value the gradient itself, without rounding.
-    model.backbone.values_mut().copy_from_slice(&zeros);
     let (values, gradients) = model.backbone.values_and_gradients_mut();
-    sgd.step(values, gradients, -1.0);
+    values.copy_from_slice(gradients);
     for head in [&mut model.projector, &mut model.predictor] {
-        for parameter in head.parameters_mut() {
-            parameter.fill_with_zeros();
-        }
-        HeadSgd::new(plain).step(head, &mut output.gradients, -1.0).unwrap();
+        head.parameters.update(<[f32]>::copy_from_slice);
     }
+    let mut named = BTreeMap::new();
     for entry in model.state_dict() {
         if let StateData::F32(values) = entry.data {
-            after.insert(entry.name, values);
+            named.insert(entry.name, values);
         }
     }
     model.load_state_dict(&before).unwrap();
-    after
+    named
 }
 
 /// Norms and samples within 1e-3 of PyTorch's for each tensor. A gradient that the next batch norm cancels is
@@ -141,15 +133,14 @@ fn one_step_and_ten_steps_are_pytorchs() {
     let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/simsiam/resnet18.json")).unwrap();
     let mut model = model();
     let sgd = SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
-    let mut backbone_sgd = FlatSgd::new(sgd, model.backbone.num_parameters());
-    let (mut projector_sgd, mut predictor_sgd) = (HeadSgd::new(sgd), HeadSgd::new(sgd));
+    let mut sgd = SimSiamSgd::new(sgd, &model);
     let schedule = Schedule::new(ScheduleConfig::Cosine(CosineConfig::default()), 0.05, 10, 1);
     let (x1, own) = (images("x1"), images("x2"));
     let x2: Vec<f32> = x1.iter().zip(&own).map(|(x, own)| x * 0.9 + own * 0.2).collect();
     for (step, expected) in golden.losses.iter().enumerate() {
-        model.backbone.zero_gradients();
         let views = Views { x1: &x1, x2: &x2, n: BATCH, image_size: SIZE };
-        let mut output = model.forward_backward(views).unwrap();
+        model.zero_gradients();
+        let output = model.forward_backward(views, 1.0).unwrap();
         assert!(
             (f64::from(output.loss) - expected).abs() < 2e-4,
             "step {step}: loss {} where PyTorch has {expected}",
@@ -157,13 +148,14 @@ fn one_step_and_ten_steps_are_pytorchs() {
         );
         if step == 0 {
             assert!((output.embedding_std - golden.embedding_std).abs() < 1e-5);
-            compare_gradients(&named_gradients(&mut model, &mut output), &golden.gradients);
+            compare_gradients(&named_gradients(&mut model), &golden.gradients);
         }
         let lr = schedule.lr(step as u64);
         let (values, gradients) = model.backbone.values_and_gradients_mut();
-        backbone_sgd.step(values, gradients, lr);
-        projector_sgd.step(&mut model.projector, &mut output.gradients, lr).unwrap();
-        predictor_sgd.step(&mut model.predictor, &mut output.gradients, schedule.full_lr()).unwrap();
+        sgd.backbone.step(values, gradients, lr);
+        model.projector.parameters.update(|values, gradients| sgd.projector.step(values, gradients, lr));
+        let full_lr = schedule.full_lr();
+        model.predictor.parameters.update(|values, gradients| sgd.predictor.step(values, gradients, full_lr));
     }
 }
 

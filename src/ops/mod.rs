@@ -5,10 +5,11 @@
 //! tensor, and in the backward closure read the output's gradient by a copy before the input's gradient is
 //! borrowed.
 
-pub mod add_bias;
 pub mod batch_norm;
 pub mod cross_entropy;
+pub mod linear;
 pub mod negative_cosine_similarity;
+pub mod parameters;
 
 use dfdx::prelude::{Cpu, HasShape, Tensor, TensorFromVec};
 

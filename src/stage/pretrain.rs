@@ -18,6 +18,7 @@ use crate::{
         backbone::Backbone,
         state::{StateEntry, to_safetensors},
     },
+    sys,
     train::{
         EncoderCard, EpochRecord, Preprocessing, PretrainConfig, TrainError,
         pretrain::{Batch, BatchSource, Pretrained, StepProgress, TrainHost, pretrain},
@@ -276,6 +277,10 @@ impl TrainHost for Host<'_> {
         self.ctx.reporter.is_cancelled()
     }
 
+    fn available_memory(&self) -> Option<u64> {
+        sys::available_memory_bytes()
+    }
+
     fn knn_top1(&mut self, backbone: &Backbone) -> Result<Option<f64>, TrainError> {
         let top1 = self.monitor.as_ref().map(|monitor| monitor.top1(backbone, self.ctx.reporter)).transpose();
         match top1 {
@@ -313,7 +318,9 @@ impl From<TrainError> for StageError {
         let (message, help) = (error.to_string(), error.help());
         match error {
             TrainError::Cancelled => Self::Cancelled,
-            TrainError::TooFewImages { .. } | TrainError::Model(_) => Self::Config { message, help },
+            TrainError::TooFewImages { .. } | TrainError::TooLittleMemory { .. } | TrainError::Model(_) => {
+                Self::Config { message, help }
+            }
             TrainError::Host(error) => match error.downcast::<StageError>() {
                 Ok(error) => *error,
                 Err(error) => match error.downcast::<FsError>() {

@@ -157,7 +157,11 @@ impl StageKind {
     /// Bumped when the same parameters and inputs give other bytes than before: an old cache entry of this
     /// kind then no longer counts.
     pub fn implementation_revision(self) -> u32 {
-        1
+        match self {
+            // 2: both views in one pass, other kernels; the probe records its penalty.
+            Self::Pretrain | Self::Fit => 2,
+            Self::Ingest | Self::Augment | Self::Extract | Self::Report | Self::Command => 1,
+        }
     }
 
     /// The protocols of this kind, each with its own inputs: for `fit` the word under `with` decides, the

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Bumped when a field is added or its meaning changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const DIGEST_LENGTH: usize = 32;
 const METADATA_KEY: &str = "simsiam-pipe";
 

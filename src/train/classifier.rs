@@ -6,7 +6,7 @@ use dfdx::prelude::{AsArray, Backward, Cpu, PutTape, SplitTape, Trace};
 use super::{
     TrainError,
     early_stopping::{EarlyStopping, Progress},
-    optimizer::{FlatAdam, FlatSgd, HeadAdam, HeadSgd},
+    optimizer::{Adam, Sgd},
     schedule::{Schedule, linear_scaled_lr},
     train_config::{ClassifierOptimizerConfig, ClassifierTrainConfig, EarlyStoppingConfig},
 };
@@ -71,9 +71,10 @@ pub struct Classifier {
     num_classes: usize,
 }
 
+/// The same rule for the backbone and for the softmax layer.
 enum Optimizer {
-    Sgd(FlatSgd, HeadSgd),
-    Adam(FlatAdam, HeadAdam),
+    Sgd { backbone: Sgd, head: Sgd },
+    Adam { backbone: Adam, head: Adam },
 }
 
 impl Classifier {
@@ -81,7 +82,7 @@ impl Classifier {
     pub fn new(backbone: Backbone, num_classes: usize, seed: u64) -> Self {
         let device = Cpu::default();
         let rng = seeded_rng(seed, "classifier weights", &[]);
-        let head = Head::new("classifier", &device, rng).linear(backbone.feature_dim(), num_classes, true);
+        let head = Head::new("classifier", rng).linear(backbone.feature_dim(), num_classes, true);
         Self { backbone, head, device, num_classes }
     }
 
@@ -172,14 +173,15 @@ impl Classifier {
     }
 
     fn optimizer(&self, config: &ClassifierTrainConfig, batch_size: usize) -> (f64, Optimizer) {
-        let num_parameters = self.backbone.num_parameters();
+        let (backbone, head) = (self.backbone.num_parameters(), self.head.parameters.values().len());
         match config.optimizer {
             ClassifierOptimizerConfig::Sgd(sgd) => (
                 linear_scaled_lr(sgd.base_lr, batch_size as u32),
-                Optimizer::Sgd(FlatSgd::new(sgd, num_parameters), HeadSgd::new(sgd)),
+                Optimizer::Sgd { backbone: Sgd::new(sgd, backbone), head: Sgd::new(sgd, head) },
             ),
             ClassifierOptimizerConfig::Adam(adam) => {
-                (adam.lr, Optimizer::Adam(FlatAdam::new(adam, num_parameters), HeadAdam::new(adam)))
+                let optimizer = Optimizer::Adam { backbone: Adam::new(adam, backbone), head: Adam::new(adam, head) };
+                (adam.lr, optimizer)
             }
         }
     }
@@ -196,29 +198,29 @@ impl Classifier {
         let features = if frozen_backbone {
             self.backbone.forward_eval(&batch.images, n, image_size)
         } else {
-            self.backbone.forward_train(0, &batch.images, n, image_size)
+            self.backbone.forward_train(&[&batch.images], n, image_size)
         };
         let features = features.map_err(SimSiamError::from)?;
         let features: Matrix = matrix_from_values(&self.device, features, n, self.backbone.feature_dim());
-        let logits = self.head.forward(features.leaky_trace()).map_err(SimSiamError::from)?;
+        self.head.parameters.zero_gradients();
+        let logits = self.head.forward(features.leaky_trace(), 1).map_err(SimSiamError::from)?;
         let (loss, tape) = cross_entropy(logits, &batch.labels).map_err(SimSiamError::from)?.split_tape();
         let value = f64::from(loss.array());
-        let mut gradients = loss.put_tape(tape).try_backward().map_err(SimSiamError::from)?;
+        let gradients = loss.put_tape(tape).try_backward().map_err(SimSiamError::from)?;
         if !frozen_backbone {
             self.backbone.zero_gradients();
             let grad_features = matrix_values(&gradients.get(&features));
-            self.backbone.backward(0, &grad_features).map_err(SimSiamError::from)?;
+            self.backbone.backward(&grad_features).map_err(SimSiamError::from)?;
             let (values, backbone_gradients) = self.backbone.values_and_gradients_mut();
             match optimizer {
-                Optimizer::Sgd(flat, _) => flat.step(values, backbone_gradients, lr),
-                Optimizer::Adam(flat, _) => flat.step(values, backbone_gradients, lr),
+                Optimizer::Sgd { backbone, .. } => backbone.step(values, backbone_gradients, lr),
+                Optimizer::Adam { backbone, .. } => backbone.step(values, backbone_gradients, lr),
             }
         }
-        match optimizer {
-            Optimizer::Sgd(_, head) => head.step(&mut self.head, &mut gradients, lr),
-            Optimizer::Adam(_, head) => head.step(&mut self.head, &mut gradients, lr),
-        }
-        .map_err(SimSiamError::from)?;
+        self.head.parameters.update(|values, gradients| match optimizer {
+            Optimizer::Sgd { head, .. } => head.step(values, gradients, lr),
+            Optimizer::Adam { head, .. } => head.step(values, gradients, lr),
+        });
         Ok(value)
     }
 

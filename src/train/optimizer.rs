@@ -1,108 +1,22 @@
-//! Update rules: dfdx's SGD for the heads, the same rule on flat buffers for the backbone, and Adam.
+//! Update rules over flat buffers. dfdx's work a matrix at a time on one thread, and memory is what an update costs.
 
-use dfdx::prelude::{Cpu, CpuError, Gradients, Momentum, WeightDecay};
 use rayon::prelude::*;
 
 use super::train_config::{AdamConfig, SgdConfig};
-use crate::{model::head::Head, ops::Matrix};
+use crate::kernels::multiversion;
 
 /// Elements that one task updates: fixed, so that the number of threads changes nothing.
 const CHUNK: usize = 1 << 15;
 
-/// dfdx's SGD over the matrices of one head.
-pub struct HeadSgd {
-    config: SgdConfig,
-    velocity: Gradients<f32, Cpu>,
-}
-
-impl HeadSgd {
-    /// No velocity yet.
-    pub fn new(config: SgdConfig) -> Self {
-        Self { config, velocity: Gradients::leaky() }
-    }
-
-    /// One step with this rate.
-    ///
-    /// # Errors
-    /// As dfdx: no memory.
-    pub fn step(&mut self, head: &mut Head, gradients: &mut Gradients<f32, Cpu>, lr: f64) -> Result<(), CpuError> {
-        let rule = dfdx::prelude::SgdConfig {
-            lr,
-            momentum: Some(Momentum::Classic(self.config.momentum)),
-            weight_decay: Some(WeightDecay::L2(self.config.weight_decay)),
-        };
-        for parameter in head.parameters_mut() {
-            let velocity = self.velocity.get_or_alloc_mut(parameter)?;
-            let gradient = gradients.get_or_alloc_mut(parameter)?;
-            rule.try_update(parameter, velocity, gradient)?;
-        }
-        Ok(())
-    }
-
-    /// The velocity of a parameter, for a checkpoint; zeros before the first step.
-    ///
-    /// # Errors
-    /// As dfdx: no memory.
-    pub fn velocity(&mut self, parameter: &Matrix) -> Result<Vec<f32>, CpuError> {
-        Ok(self.velocity.get_or_alloc_mut(parameter)?.to_vec())
-    }
-
-    /// Puts the velocity of a parameter back. Surplus or missing numbers leave the rest as it is.
-    ///
-    /// # Errors
-    /// As dfdx: no memory.
-    pub fn set_velocity(&mut self, parameter: &Matrix, values: &[f32]) -> Result<(), CpuError> {
-        let velocity = self.velocity.get_or_alloc_mut(parameter)?;
-        velocity.iter_mut().zip(values).for_each(|(velocity, value)| *velocity = *value);
-        Ok(())
-    }
-}
-
-/// dfdx's Adam over the matrices of one head, weight decay added to the gradient.
-pub struct HeadAdam {
-    config: AdamConfig,
-    first: Gradients<f32, Cpu>,
-    second: Gradients<f32, Cpu>,
-    num_steps: i32,
-}
-
-impl HeadAdam {
-    /// No moments yet.
-    pub fn new(config: AdamConfig) -> Self {
-        Self { config, first: Gradients::leaky(), second: Gradients::leaky(), num_steps: 0 }
-    }
-
-    /// One step with this rate.
-    ///
-    /// # Errors
-    /// As dfdx: no memory.
-    pub fn step(&mut self, head: &mut Head, gradients: &mut Gradients<f32, Cpu>, lr: f64) -> Result<(), CpuError> {
-        self.num_steps += 1;
-        let rule = dfdx::prelude::AdamConfig {
-            lr,
-            betas: self.config.betas,
-            eps: self.config.eps,
-            weight_decay: Some(WeightDecay::L2(self.config.weight_decay)),
-        };
-        for parameter in head.parameters_mut() {
-            let first = self.first.get_or_alloc_mut(parameter)?;
-            let second = self.second.get_or_alloc_mut(parameter)?;
-            let gradient = gradients.get_or_alloc_mut(parameter)?;
-            rule.try_update(self.num_steps, parameter, first, second, gradient)?;
-        }
-        Ok(())
-    }
-}
-
 /// SGD over one flat buffer, by the same rule as dfdx and PyTorch:
 /// g ← g + weight_decay · p; v ← momentum · v + g; p ← p − lr · v.
-pub struct FlatSgd {
+pub struct Sgd {
     config: SgdConfig,
     /// v, as long as the parameters.
     pub velocity: Vec<f32>,
 }
 
-impl FlatSgd {
+impl Sgd {
     /// No velocity yet.
     pub fn new(config: SgdConfig, num_parameters: usize) -> Self {
         Self { config, velocity: vec![0.0; num_parameters] }
@@ -116,23 +30,29 @@ impl FlatSgd {
             .zip(gradients.par_chunks(CHUNK))
             .zip(self.velocity.par_chunks_mut(CHUNK))
             .for_each(|((parameters, gradients), velocity)| {
-                for ((p, g), v) in parameters.iter_mut().zip(gradients).zip(velocity) {
-                    *v = momentum * *v + (g + decay * *p);
-                    *p -= lr * *v;
-                }
+                sgd_chunk(parameters, gradients, velocity, lr, momentum, decay);
             });
     }
 }
 
+multiversion! {
+    fn sgd_chunk(parameters: &mut [f32], gradients: &[f32], velocity: &mut [f32], lr: f32, momentum: f32, decay: f32) {
+        for ((p, g), v) in parameters.iter_mut().zip(gradients).zip(velocity) {
+            *v = momentum * *v + (g + decay * *p);
+            *p -= lr * *v;
+        }
+    }
+}
+
 /// Adam over one flat buffer (Kingma & Ba 2014, algorithm 1), weight decay added to the gradient as PyTorch does.
-pub struct FlatAdam {
+pub struct Adam {
     config: AdamConfig,
     first: Vec<f32>,
     second: Vec<f32>,
     num_steps: i32,
 }
 
-impl FlatAdam {
+impl Adam {
     /// No moments yet.
     pub fn new(config: AdamConfig, num_parameters: usize) -> Self {
         Self { config, first: vec![0.0; num_parameters], second: vec![0.0; num_parameters], num_steps: 0 }
@@ -171,7 +91,7 @@ mod tests {
     #[test]
     fn sgd_takes_the_steps_that_pytorch_takes() {
         let config = SgdConfig { base_lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
-        let mut sgd = FlatSgd::new(config, 2);
+        let mut sgd = Sgd::new(config, 2);
         let (mut p, mut by_hand, mut velocity) = (vec![1.0_f32, -2.0], [1.0_f64, -2.0], [0.0_f64; 2]);
         for _ in 0..3 {
             let gradients: Vec<f32> = p.iter().map(|p| 2.0 * p + 1.0).collect();
@@ -188,7 +108,7 @@ mod tests {
 
     #[test]
     fn first_adam_step_has_the_length_of_the_rate() {
-        let mut adam = FlatAdam::new(AdamConfig::default(), 2);
+        let mut adam = Adam::new(AdamConfig::default(), 2);
         let mut p = vec![1.0, 1.0];
         adam.step(&mut p, &[0.5, -3.0], 1e-3);
         assert!((p[0] - 0.999).abs() < 1e-6 && (p[1] - 1.001).abs() < 1e-6);

@@ -3,24 +3,21 @@
 
 use std::path::PathBuf;
 
-use dfdx::prelude::HasShape;
-
 use super::{
     EpochRecord, PretrainConfig, TrainError,
     checkpoint::{Checkpoint, Position},
     collapse::{COLLAPSE_HELP, collapse_message, has_collapsed},
     early_stopping::{EarlyStopping, Progress},
+    optimizer::Sgd,
     schedule::{Schedule, linear_scaled_lr},
     step::{SimSiamSgd, StepRates, take_step},
     train_config::{CollapseAction, PredictorLr, PretrainOptimizerConfig},
 };
 use crate::model::{
     backbone::Backbone,
-    head::Head,
     simsiam::{SimSiam, SimSiamError, Views},
     state::{StateData, StateEntry, StateMap},
 };
-use crate::ops::Matrix;
 
 /// Two views of a batch, as a [`BatchSource`] gives them.
 pub struct Batch {
@@ -52,6 +49,8 @@ pub trait TrainHost {
     fn info(&mut self, message: &str);
     /// Whether to stop after this step.
     fn is_cancelled(&self) -> bool;
+    /// Bytes of memory that the training may take, where that is known.
+    fn available_memory(&self) -> Option<u64>;
     /// kNN accuracy of these features on the monitor images, if there are any.
     ///
     /// # Errors
@@ -112,6 +111,7 @@ pub fn pretrain(
         return Err(TrainError::TooFewImages { found: source.num_images(), batch_size: config.batch_size });
     }
     let mut training = Training::new(config, seed, steps_per_epoch)?;
+    training.check_memory(source.image_size(), host.available_memory())?;
     training.resume(host);
     let stopped_early = training.run(source, host)?;
     let Training { model, position, .. } = training;
@@ -148,6 +148,18 @@ impl<'a> Training<'a> {
             model,
             position,
         })
+    }
+
+    /// Refuses what would not fit, before anything is computed.
+    fn check_memory(&self, image_size: usize, available: Option<u64>) -> Result<(), TrainError> {
+        let PretrainConfig { batch_size, accumulate, .. } = *self.config;
+        let bytes = |parts: u32| self.model.training_bytes((batch_size / parts.max(1)) as usize, image_size);
+        let needed = bytes(accumulate)?;
+        let Some(available) = available.filter(|available| needed > *available) else { return Ok(()) };
+        let fits =
+            |parts: &u32| batch_size.is_multiple_of(*parts) && bytes(*parts).is_ok_and(|needed| needed <= available);
+        let fitting = (accumulate + 1..=batch_size / 2).find(fits);
+        Err(TrainError::TooLittleMemory { needed, available, batch_size, fitting })
     }
 
     /// Takes up the newest checkpoint that can be read; a damaged one is named and the one before it tried.
@@ -187,14 +199,14 @@ impl<'a> Training<'a> {
     }
 
     fn run_epoch(&mut self, source: &dyn BatchSource, host: &mut dyn TrainHost) -> Result<(), TrainError> {
-        let n = self.config.batch_size as usize;
+        let (n, parts) = (self.config.batch_size as usize, self.config.accumulate as usize);
         let sqrt_d = f64::from(self.config.projector.output_dim).sqrt();
         let epoch = self.position.epochs;
         for batch in source.epoch(epoch, self.position.batches) {
             let views = Views { x1: &batch.x1, x2: &batch.x2, n, image_size: source.image_size() };
             let lr = self.schedule.lr(self.position.steps);
             let rates = StepRates { encoder: lr, predictor: predictor_lr(self.config, &self.schedule, lr) };
-            let metrics = take_step(&mut self.model, &mut self.sgd, views, rates)?;
+            let metrics = take_step(&mut self.model, &mut self.sgd, views, parts, rates)?;
             if !metrics.loss.is_finite() {
                 return Err(TrainError::NotFinite { epoch: epoch + 1, step: self.position.steps + 1 });
             }
@@ -277,17 +289,8 @@ impl<'a> Training<'a> {
         for entry in &mut tensors {
             entry.name.insert_str(0, "model.");
         }
-        let velocity = self.sgd.backbone.velocity.clone();
-        tensors.push(StateEntry::f32("velocity.backbone", vec![velocity.len()], velocity));
-        let heads = [
-            (&mut self.sgd.projector, &mut self.model.projector),
-            (&mut self.sgd.predictor, &mut self.model.predictor),
-        ];
-        for (sgd, head) in heads {
-            for (parameter, name) in named_parameters(head) {
-                let velocity = sgd.velocity(parameter).map_err(SimSiamError::from)?;
-                tensors.push(StateEntry::f32(name, vec![velocity.len()], velocity));
-            }
+        for (name, sgd) in velocities(&mut self.sgd) {
+            tensors.push(StateEntry::f32(name, vec![sgd.velocity.len()], sgd.velocity.clone()));
         }
         let bytes = Checkpoint::new(self.position.clone(), tensors).to_bytes()?;
         host.save_checkpoint(self.position.steps, bytes)
@@ -300,20 +303,10 @@ impl<'a> Training<'a> {
             .filter_map(|entry| Some(StateEntry { name: entry.name.strip_prefix("model.")?.into(), ..entry.clone() }))
             .collect();
         let state = StateMap::new(&checkpoint.tensors);
-        let num_parameters = self.sgd.backbone.velocity.len();
-        let velocity = state.f32("velocity.backbone", &[num_parameters]).map_err(SimSiamError::from)?;
         self.model.load_state_dict(&networks)?;
-        self.sgd.backbone.velocity.copy_from_slice(velocity);
-        let heads = [
-            (&mut self.sgd.projector, &mut self.model.projector),
-            (&mut self.sgd.predictor, &mut self.model.predictor),
-        ];
-        for (sgd, head) in heads {
-            for (parameter, name) in named_parameters(head) {
-                let length = parameter.shape().0 * parameter.shape().1;
-                let velocity = state.f32(&name, &[length]).map_err(SimSiamError::from)?;
-                sgd.set_velocity(parameter, velocity).map_err(SimSiamError::from)?;
-            }
+        for (name, sgd) in velocities(&mut self.sgd) {
+            let velocity = state.f32(name, &[sgd.velocity.len()]).map_err(SimSiamError::from)?;
+            sgd.velocity.copy_from_slice(velocity);
         }
         self.position = checkpoint.position;
         Ok(())
@@ -328,10 +321,13 @@ fn is_finite(model: &SimSiam) -> bool {
     })
 }
 
-/// Matrices of a head with the names of their velocities.
-fn named_parameters(head: &mut Head) -> Vec<(&mut Matrix, String)> {
-    let names: Vec<String> = head.parameter_shapes().into_iter().map(|(name, _)| format!("velocity.{name}")).collect();
-    head.parameters_mut().into_iter().zip(names).collect()
+/// The optimisers and the names of their velocities.
+fn velocities(sgd: &mut SimSiamSgd) -> [(&'static str, &mut Sgd); 3] {
+    [
+        ("velocity.backbone", &mut sgd.backbone),
+        ("velocity.projector", &mut sgd.projector),
+        ("velocity.predictor", &mut sgd.predictor),
+    ]
 }
 
 fn predictor_lr(config: &PretrainConfig, schedule: &Schedule, lr: f64) -> f64 {

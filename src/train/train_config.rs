@@ -25,6 +25,12 @@ pub struct PretrainConfig {
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 2, max = 65536))]
     pub batch_size: u32,
+    /// Computes a step in this many equal parts, one after the other, and adds their gradients: the memory of a part
+    /// instead of that of a batch. The learning rate stays that of the batch. Batch norm sees a part at a time, so this
+    /// is not the same training.
+    #[serde(default = "default_accumulate")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub accumulate: u32,
     /// The update rule.
     #[serde(default)]
     pub optimizer: PretrainOptimizerConfig,
@@ -54,6 +60,10 @@ fn default_epochs() -> u32 {
 
 fn default_batch_size() -> u32 {
     256
+}
+
+fn default_accumulate() -> u32 {
+    1
 }
 
 /// The update rule of pretraining.

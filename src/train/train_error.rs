@@ -18,6 +18,22 @@ pub enum TrainError {
         /// Images that a batch takes.
         batch_size: u32,
     },
+    /// The step would not fit into memory.
+    #[error(
+        "a step of {batch_size} images needs about {}, but {} of memory are available",
+        gibibytes(*needed),
+        gibibytes(*available)
+    )]
+    TooLittleMemory {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        available: u64,
+        /// Images in a step.
+        batch_size: u32,
+        /// The smallest `accumulate` that would fit, if one would.
+        fitting: Option<u32>,
+    },
     /// The loss or a weight is no longer a number.
     #[error("the training diverged: loss or weights are no longer finite at step {step} (epoch {epoch})")]
     NotFinite {
@@ -52,8 +68,20 @@ impl TrainError {
                  `batch_size` (lr = base_lr · batch_size / 256)"
                     .into(),
             ),
+            Self::TooLittleMemory { fitting: Some(parts), batch_size, .. } => Some(format!(
+                "set `accumulate: {parts}`, which computes the step in parts of {} images (batch norm sees a part at a \
+                 time), or lower `batch_size` or the policy's `image_size`",
+                batch_size / parts
+            )),
+            Self::TooLittleMemory { fitting: None, .. } => {
+                Some("lower the policy's `image_size`, choose a smaller backbone, or free memory".into())
+            }
             Self::Collapsed(_) => Some(COLLAPSE_HELP.into()),
             _ => None,
         }
     }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }

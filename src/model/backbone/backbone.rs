@@ -12,11 +12,11 @@ use super::op::Op;
 use super::parameters::Parameters;
 use super::program::{IMAGE_CHANNELS, Program};
 use super::resnet::{Block, build_resnet};
-use super::workspace::{Pass, SharedSlots, Workspace};
+use super::workspace::{Pass, SharedSlots, Workspace, training_values};
 use super::{StateEntry, state_dict};
 
-/// The two views of one step.
-const NUM_PASSES: usize = 2;
+/// The shape of one view in words.
+const IMAGES_SHAPE: &str = "[n, image_size, image_size, 3]";
 
 /// No image is longer than this; keeps products of edges far from overflow.
 const MAX_IMAGE_SIZE: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub struct Backbone {
     config: BackboneConfig,
     program: Program,
     parameters: Parameters,
-    passes: [Pass; NUM_PASSES],
+    pass: Pass,
     gradient_slots: SharedSlots,
     workspace: Workspace,
     eval: Mutex<(SharedSlots, Workspace)>,
@@ -55,7 +55,7 @@ impl Backbone {
             config: *config,
             program,
             parameters,
-            passes: Default::default(),
+            pass: Pass::default(),
             gradient_slots: SharedSlots::default(),
             workspace: Workspace::default(),
             eval: Mutex::default(),
@@ -93,13 +93,13 @@ impl Backbone {
     }
 
     /// The gradients of `values`, in the same order.
-    pub fn gradients(&self) -> &[f32] {
-        &self.parameters.gradients
+    pub fn gradients(&mut self) -> &[f32] {
+        self.parameters.gradients()
     }
 
     /// Forgets the gradients.
     pub fn zero_gradients(&mut self) {
-        self.parameters.gradients.fill(0.0);
+        self.parameters.forget_gradients();
     }
 
     /// Values and gradients at once, for the optimiser.
@@ -107,24 +107,23 @@ impl Backbone {
         self.parameters.change()
     }
 
-    /// Features `[n, feature_dim]` of normalised images `[n, image_size, image_size, 3]` with batch statistics.
-    /// Moves the running statistics towards the batch and keeps in `pass` (0 or 1) what `backward` needs.
+    /// Features `[views · n, feature_dim]` of normalised images, each view `[n, image_size, image_size, 3]`. Each view is
+    /// normalised with its own statistics, as if it had come alone, and moves the running statistics in its turn. What
+    /// `backward` needs is kept.
     ///
     /// # Errors
     ///
     /// Images that are too small or a batch that is too large, a batch norm that would see a single value per
-    /// channel, a slice of the wrong length, a pass that does not exist.
-    pub fn forward_train(
-        &mut self,
-        pass: usize,
-        images: &[f32],
-        n: usize,
-        image_size: usize,
-    ) -> Result<Vec<f32>, BackboneError> {
-        if pass >= NUM_PASSES {
-            return Err(BackboneError::UnknownPass { pass });
+    /// channel, a slice of the wrong length, no view.
+    pub fn forward_train(&mut self, views: &[&[f32]], n: usize, image_size: usize) -> Result<Vec<f32>, BackboneError> {
+        let total = n.checked_mul(views.len()).ok_or(BackboneError::TooLarge { n, image_size })?;
+        if total == 0 {
+            return Err(BackboneError::EmptyBatch);
         }
-        let dims = self.check_batch(images, n, image_size)?;
+        let dims = self.slot_dims(total, image_size)?;
+        for images in views {
+            check_length("images", IMAGES_SHAPE, images.len(), n * image_size * image_size * IMAGE_CHANNELS)?;
+        }
         for op in &self.program.ops {
             if let Op::ConvBn { layer, output, .. } = op
                 && n * dims[output.0].positions() < 2
@@ -133,32 +132,25 @@ impl Backbone {
                 return Err(BackboneError::SingleValuePerChannel { layer, n, image_size });
             }
         }
-        let pass = &mut self.passes[pass];
-        pass.fit(&self.program, dims, n);
-        Ok(execute::forward_train(&self.program, &mut self.parameters, pass, images, n, &mut self.workspace))
+        self.pass.fit(&self.program, dims, total, views.len());
+        let Self { program, parameters, pass, workspace, .. } = self;
+        Ok(execute::forward_train(program, parameters, pass, views, n, workspace))
     }
 
-    /// Adds the gradients for `grad_features` `[n, feature_dim]` and consumes what `pass` kept.
+    /// Adds the gradients for `grad_features` `[views · n, feature_dim]` and consumes what `forward_train` kept.
     ///
     /// # Errors
     ///
-    /// A pass that does not exist or has kept nothing, a slice of the wrong length.
-    pub fn backward(&mut self, pass: usize, grad_features: &[f32]) -> Result<(), BackboneError> {
-        let kept = self.passes.get_mut(pass).ok_or(BackboneError::UnknownPass { pass })?;
-        if kept.n == 0 {
-            return Err(BackboneError::NothingKept { pass });
+    /// Nothing was kept, a slice of the wrong length.
+    pub fn backward(&mut self, grad_features: &[f32]) -> Result<(), BackboneError> {
+        if self.pass.n == 0 {
+            return Err(BackboneError::NothingKept);
         }
-        let expected = kept.n * self.program.feature_dim;
-        check_length("grad_features", "[n, feature_dim]", grad_features.len(), expected)?;
-        self.gradient_slots.fit_gradients(&self.program, &kept.dims, kept.n);
-        execute::backward(
-            &self.program,
-            &mut self.parameters,
-            kept,
-            &mut self.gradient_slots,
-            grad_features,
-            &mut self.workspace,
-        );
+        let expected = self.pass.n * self.program.feature_dim;
+        check_length("grad_features", "[views · n, feature_dim]", grad_features.len(), expected)?;
+        self.gradient_slots.fit_gradients(&self.program, &self.pass.dims, self.pass.n);
+        let Self { program, parameters, pass, gradient_slots, workspace, .. } = self;
+        execute::backward(program, parameters, pass, gradient_slots, grad_features, workspace);
         Ok(())
     }
 
@@ -193,6 +185,18 @@ impl Backbone {
     /// not finite, negative variances.
     pub fn load_state_dict(&mut self, entries: &[StateEntry]) -> Result<(), BackboneError> {
         state_dict::load_state_dict(backbone_name(self.config), &self.program, &mut self.parameters, entries)
+    }
+
+    /// About how many bytes training holds with `n` images (of all views together) in memory: values and gradients,
+    /// what is kept for the way back, and what kernels work with. The optimiser's own is not counted.
+    ///
+    /// # Errors
+    ///
+    /// Images that are too small, a batch that cannot be addressed.
+    pub fn training_bytes(&self, n: usize, image_size: usize) -> Result<u64, BackboneError> {
+        let dims = self.slot_dims(n, image_size)?;
+        let values = 2 * self.num_parameters() + training_values(&self.program, &dims, n);
+        Ok(values as u64 * size_of::<f32>() as u64)
     }
 
     /// Multiply-adds of the convolutions for one image, forward.
@@ -230,7 +234,7 @@ impl Backbone {
         }
         let dims = self.slot_dims(n, image_size)?;
         let expected = n * image_size * image_size * IMAGE_CHANNELS;
-        check_length("images", "[n, image_size, image_size, 3]", images.len(), expected)?;
+        check_length("images", IMAGES_SHAPE, images.len(), expected)?;
         Ok(dims)
     }
 }

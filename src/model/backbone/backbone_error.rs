@@ -54,20 +54,10 @@ pub enum BackboneError {
         /// Values it holds.
         actual: usize,
     },
-    /// There are two passes, one for each view.
-    #[error("there is no pass {pass}")]
-    #[diagnostic(help("use pass 0 or pass 1, one for each view"))]
-    UnknownPass {
-        /// The pass that was asked for.
-        pass: usize,
-    },
     /// Backward without forward.
-    #[error("pass {pass} has kept nothing to go back through")]
-    #[diagnostic(help("call `forward_train` for this pass before each `backward`"))]
-    NothingKept {
-        /// The pass that was asked for.
-        pass: usize,
-    },
+    #[error("there is nothing to go back through")]
+    #[diagnostic(help("call `forward_train` before each `backward`"))]
+    NothingKept,
     /// The tensors are not those of this network.
     #[error("the tensors do not fit `{backbone}`: {}", list(missing, unexpected, wrong_shape))]
     #[diagnostic(help("load a state that was saved from the same backbone with the same stem"))]

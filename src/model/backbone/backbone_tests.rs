@@ -19,13 +19,9 @@ fn two_steps(config: BackboneConfig, size: usize) -> Vec<u32> {
     for n in [5, 3] {
         let x = images(n, size);
         backbone.zero_gradients();
-        for pass in 0..2 {
-            left.extend(backbone.forward_train(pass, &x, n, size).unwrap());
-        }
-        let grad = vec![0.5; n * backbone.feature_dim()];
-        for pass in 0..2 {
-            backbone.backward(pass, &grad).unwrap();
-        }
+        let turned: Vec<f32> = x.iter().rev().copied().collect();
+        left.extend(backbone.forward_train(&[&x, &turned], n, size).unwrap());
+        backbone.backward(&vec![0.5; 2 * n * backbone.feature_dim()]).unwrap();
         left.extend(backbone.gradients());
         let (values, gradients) = backbone.values_and_gradients_mut();
         values.iter_mut().zip(gradients).for_each(|(v, g)| *v -= 0.01 * g);
@@ -70,16 +66,16 @@ fn memory_of_another_shape_leaves_no_trace() {
     let x = images(n, size);
     let step = |backbone: &mut Backbone| {
         backbone.zero_gradients();
-        let mut left = backbone.forward_train(0, &x, n, size).unwrap();
-        backbone.backward(0, &vec![1.0; n * backbone.feature_dim()]).unwrap();
+        let mut left = backbone.forward_train(&[&x], n, size).unwrap();
+        backbone.backward(&vec![1.0; n * backbone.feature_dim()]).unwrap();
         left.extend(backbone.gradients());
         left
     };
     let mut fresh = Backbone::build(&DARKNET, 1).unwrap();
     let mut used = Backbone::build(&DARKNET, 1).unwrap();
     let larger = images(4, 24);
-    used.forward_train(0, &larger, 4, 24).unwrap();
-    used.backward(0, &vec![1.0; 4 * 128]).unwrap();
+    used.forward_train(&[&larger], 4, 24).unwrap();
+    used.backward(&vec![1.0; 4 * 128]).unwrap();
     used.forward_eval(&larger, 4, 24).unwrap();
     assert!(step(&mut fresh) == step(&mut used));
 }
@@ -91,8 +87,7 @@ fn only_training_moves_the_statistics() {
     let x = images(2, 16);
     backbone.forward_eval(&x, 2, 16).unwrap();
     assert_eq!(backbone.state_dict(), before);
-    backbone.forward_train(0, &x, 2, 16).unwrap();
-    backbone.forward_train(1, &x, 2, 16).unwrap();
+    backbone.forward_train(&[&x, &x], 2, 16).unwrap();
     let after = backbone.state_dict();
     let counts: Vec<_> = after.iter().filter(|e| e.name.ends_with("num_batches_tracked")).map(|e| &e.data).collect();
     assert_eq!(counts.len(), 7);
@@ -104,9 +99,9 @@ fn changed_weights_are_seen_at_once() {
     let x = images(3, 33);
     let features = |backbone: &mut Backbone| {
         let mut features = backbone.forward_eval(&x, 3, 33).unwrap();
-        features.extend(backbone.forward_train(0, &x, 3, 33).unwrap());
+        features.extend(backbone.forward_train(&[&x], 3, 33).unwrap());
         backbone.zero_gradients();
-        backbone.backward(0, &vec![1.0; 3 * 512]).unwrap();
+        backbone.backward(&vec![1.0; 3 * 512]).unwrap();
         features.extend(backbone.gradients());
         features
     };
@@ -172,23 +167,22 @@ fn a_wrong_state_is_refused_whole_and_explained() {
 #[test]
 fn impossible_calls_are_refused() {
     let mut backbone = Backbone::build(&DARKNET, 1).unwrap();
-    let error = backbone.forward_train(0, &images(2, 7), 2, 7).unwrap_err();
+    let error = backbone.forward_train(&[&images(2, 7)], 2, 7).unwrap_err();
     assert!(matches!(error, BackboneError::ImageTooSmall { image_size: 7, minimum: 8, .. }));
     assert!(matches!(backbone.multiply_adds(0), Err(BackboneError::ImageTooSmall { .. })));
     assert!(matches!(backbone.forward_eval(&[], 0, 16), Err(BackboneError::EmptyBatch)));
     assert!(matches!(backbone.forward_eval(&[], usize::MAX, 16), Err(BackboneError::TooLarge { .. })));
     assert!(matches!(backbone.forward_eval(&[], 1, usize::MAX), Err(BackboneError::TooLarge { .. })));
     assert!(matches!(backbone.forward_eval(&images(1, 8), 2, 8), Err(BackboneError::WrongLength { .. })));
-    assert!(matches!(backbone.forward_train(2, &images(1, 8), 1, 8), Err(BackboneError::UnknownPass { pass: 2 })));
-    assert!(matches!(backbone.backward(0, &[0.0; 128]), Err(BackboneError::NothingKept { pass: 0 })));
-    assert!(matches!(backbone.backward(2, &[0.0; 128]), Err(BackboneError::UnknownPass { pass: 2 })));
+    assert!(matches!(backbone.forward_train(&[], 1, 8), Err(BackboneError::EmptyBatch)));
+    assert!(matches!(backbone.backward(&[0.0; 128]), Err(BackboneError::NothingKept)));
     // A single 8×8 image still has 16 positions before the last pool halves them.
-    backbone.forward_train(0, &images(1, 8), 1, 8).unwrap();
-    assert!(matches!(backbone.backward(0, &[0.0; 127]), Err(BackboneError::WrongLength { .. })));
-    backbone.backward(0, &[0.0; 128]).unwrap();
-    assert!(matches!(backbone.backward(0, &[0.0; 128]), Err(BackboneError::NothingKept { pass: 0 })));
+    backbone.forward_train(&[&images(1, 8)], 1, 8).unwrap();
+    assert!(matches!(backbone.backward(&[0.0; 127]), Err(BackboneError::WrongLength { .. })));
+    backbone.backward(&[0.0; 128]).unwrap();
+    assert!(matches!(backbone.backward(&[0.0; 128]), Err(BackboneError::NothingKept)));
     let mut resnet = Backbone::build(&RESNET, 1).unwrap();
-    let error = resnet.forward_train(0, &images(1, 32), 1, 32).unwrap_err();
+    let error = resnet.forward_train(&[&images(1, 32)], 1, 32).unwrap_err();
     assert!(matches!(&error, BackboneError::SingleValuePerChannel { layer, n: 1, .. } if layer == "layer4.0.bn1"));
     resnet.forward_eval(&images(1, 1), 1, 1).unwrap();
 }
@@ -199,8 +193,8 @@ fn not_a_number_reaches_features_and_gradients() {
     let mut x = images(2, 33);
     x[1000] = f32::NAN;
     assert!(backbone.forward_eval(&x, 2, 33).unwrap().iter().any(|v| v.is_nan()));
-    assert!(backbone.forward_train(0, &x, 2, 33).unwrap().iter().any(|v| v.is_nan()));
-    backbone.backward(0, &vec![1.0; 2 * 512]).unwrap();
+    assert!(backbone.forward_train(&[&x], 2, 33).unwrap().iter().any(|v| v.is_nan()));
+    backbone.backward(&vec![1.0; 2 * 512]).unwrap();
     assert!(backbone.gradients().iter().any(|v| v.is_nan()));
 }
 

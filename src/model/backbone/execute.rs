@@ -5,20 +5,28 @@ use super::op::{Op, Residual, Slot};
 use super::parameters::Parameters;
 use super::program::{IMAGES, Program};
 use super::workspace::{Pass, SharedSlots, Workspace};
+use crate::profile::{Work, enter_layer, span};
 
-/// Forward with batch statistics; leaves everything in `pass`. Returns the features.
+/// Forward with the batch statistics of each view, `n` images each; leaves everything in `pass`. Returns the features.
 pub(super) fn forward_train(
     program: &Program,
     parameters: &mut Parameters,
     pass: &mut Pass,
-    images: &[f32],
+    views: &[&[f32]],
     n: usize,
     workspace: &mut Workspace,
 ) -> Vec<f32> {
     let mut buffer = pass.slots.take(IMAGES.0);
-    buffer[..images.len()].copy_from_slice(images);
+    let mut rest = &mut buffer[..];
+    for images in views {
+        let (target, other) = rest.split_at_mut(images.len());
+        target.copy_from_slice(images);
+        rest = other;
+    }
     pass.slots.put(IMAGES.0, buffer);
+    let n = views.len() * n;
     for (idx, op) in program.ops.iter().enumerate() {
+        enter_layer(program.layer_name(op));
         let output = op.output();
         let mut buffer = pass.slots.take(output.0);
         let len = |slot: Slot| n * pass.dims[slot.0].len();
@@ -35,7 +43,7 @@ pub(super) fn forward_train(
                     statistics: &mut pass.statistics[idx],
                     running: &mut running,
                 };
-                let (scratch, prepared) = workspace.of(idx);
+                let (scratch, prepared) = workspace.passing();
                 let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 conv_bn::forward_train(
@@ -46,16 +54,18 @@ pub(super) fn forward_train(
                     residual.map(read),
                     *relu,
                     &mut buffers,
-                    &mut prepared.forward,
+                    prepared,
                     scratch,
                 );
                 parameters.running[layer.norm] = running;
                 pass.conv_outputs.put(idx, conv_output);
             }
             Op::MaxPool { layer, input, .. } => {
-                layer.forward(pass.dims[input.0], pass.dims[output.0], read(*input), out);
+                span(Work::Pool, 0.0, || layer.forward(pass.dims[input.0], pass.dims[output.0], read(*input), out));
             }
-            Op::GlobalPool { layer, input, .. } => layer.forward(pass.dims[input.0], read(*input), out),
+            Op::GlobalPool { layer, input, .. } => {
+                span(Work::Pool, 0.0, || layer.forward(pass.dims[input.0], read(*input), out));
+            }
         }
         pass.slots.put(output.0, buffer);
     }
@@ -75,13 +85,14 @@ pub(super) fn forward_eval(
     workspace: &mut Workspace,
 ) -> Vec<f32> {
     for (idx, op) in program.ops.iter().enumerate() {
+        enter_layer(program.layer_name(op));
         let output = op.output();
         let mut buffer = slots.take(output.0);
         let read = |slot: Slot| if slot == IMAGES { images } else { slots.get(slot.0) };
         let out = &mut buffer[..slots.len(output.0)];
         match op {
             Op::ConvBn { layer, input, residual, relu, .. } => {
-                let (scratch, prepared) = workspace.of(idx);
+                let (scratch, prepared) = workspace.kept(idx);
                 let shape = layer.shape(n, dims[input.0], dims[output.0]);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 let running = &parameters.running[layer.norm];
@@ -95,19 +106,23 @@ pub(super) fn forward_eval(
                     residual,
                     *relu,
                     out,
-                    &mut prepared.forward,
+                    prepared,
                     scratch,
                 );
             }
-            Op::MaxPool { layer, input, .. } => layer.forward(dims[input.0], dims[output.0], read(*input), out),
-            Op::GlobalPool { layer, input, .. } => layer.forward(dims[input.0], read(*input), out),
+            Op::MaxPool { layer, input, .. } => {
+                span(Work::Pool, 0.0, || layer.forward(dims[input.0], dims[output.0], read(*input), out));
+            }
+            Op::GlobalPool { layer, input, .. } => {
+                span(Work::Pool, 0.0, || layer.forward(dims[input.0], read(*input), out));
+            }
         }
         slots.put(output.0, buffer);
     }
     slots.get(program.output.0).to_vec()
 }
 
-/// Backward through what `pass` kept; adds to the gradients of the parameters.
+/// Backward through what `pass` kept; adds to the gradients of the parameters if there are any.
 pub(super) fn backward(
     program: &Program,
     parameters: &mut Parameters,
@@ -117,6 +132,7 @@ pub(super) fn backward(
     workspace: &mut Workspace,
 ) {
     let n = std::mem::take(&mut pass.n);
+    let accumulate = parameters.begin_gradients();
     let pass = &*pass;
     let read = |slot: Slot| pass.slots.get(slot.0, n * pass.dims[slot.0].len());
     let mut written = vec![false; program.num_slots];
@@ -125,6 +141,7 @@ pub(super) fn backward(
     gradients.put(program.output.0, buffer);
 
     for (idx, op) in program.ops.iter().enumerate().rev() {
+        enter_layer(program.layer_name(op));
         let output = op.output();
         let mut d_output = gradients.take(output.0);
         let d = &mut d_output[..n * pass.dims[output.0].len()];
@@ -135,9 +152,9 @@ pub(super) fn backward(
                     output: read(output),
                     statistics: &pass.statistics[idx],
                 };
-                let (scratch, prepared) = workspace.of(idx);
+                let (scratch, prepared) = workspace.passing();
                 let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
-                let (weight, mut grads) = parameters.weight_and_gradients(program, layer);
+                let (weight, mut grads) = parameters.weight_and_gradients(program, layer, accumulate);
                 with_residual_gradient(gradients, &mut written, *residual, |residual| {
                     conv_bn::backward_norm(&kept, *relu, residual, d, &mut grads);
                 });
@@ -147,9 +164,9 @@ pub(super) fn backward(
                         weight,
                         read(*input),
                         d,
-                        grads.weight,
+                        (&mut *grads.weight, accumulate),
                         d_input,
-                        &mut prepared.backward,
+                        prepared,
                         scratch,
                     );
                 });
@@ -159,13 +176,16 @@ pub(super) fn backward(
                 with_gradient(gradients, &mut written, *input, |d_input| {
                     let Some((d_input, accumulate)) = d_input else { return };
                     let (x, y) = (read(*input), read(output));
-                    layer.backward(input_dims, output_dims, x, y, d, d_input, accumulate);
+                    span(Work::PoolGradient, 0.0, || {
+                        layer.backward(input_dims, output_dims, x, y, d, d_input, accumulate);
+                    });
                 });
             }
             Op::GlobalPool { layer, input, .. } => {
                 with_gradient(gradients, &mut written, *input, |d_input| {
                     let Some((d_input, accumulate)) = d_input else { return };
-                    layer.backward(pass.dims[input.0], read(*input), read(output), d, d_input, accumulate);
+                    let (x, y) = (read(*input), read(output));
+                    span(Work::PoolGradient, 0.0, || layer.backward(pass.dims[input.0], x, y, d, d_input, accumulate));
                 });
             }
         }

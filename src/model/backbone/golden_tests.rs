@@ -95,10 +95,11 @@ fn deviation(actual: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Gradients by name in PyTorch's layout.
-fn gradients(backbone: &Backbone) -> BTreeMap<String, Vec<f32>> {
+fn gradients(backbone: &mut Backbone) -> BTreeMap<String, Vec<f32>> {
+    let all = backbone.gradients().to_vec();
     let of = |spec: &super::program::ParameterSpec| {
         let mut values = vec![0.0; spec.len];
-        to_torch(&spec.shape, &backbone.gradients()[spec.offset..][..spec.len], &mut values);
+        to_torch(&spec.shape, &all[spec.offset..][..spec.len], &mut values);
         (spec.name.clone(), values)
     };
     backbone.program().parameters.iter().map(of).collect()
@@ -123,15 +124,15 @@ fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
     let features = backbone.forward_eval(&images("a", n, size), n, size).unwrap();
     let eval = deviation(&features, &golden.tensors["features_eval"]);
     let mut train = [0.0; 2];
-    for (pass, tag) in ["a", "b"].into_iter().enumerate() {
-        let features = backbone.forward_train(pass, &images(tag, n, size), n, size).unwrap();
-        train[pass] = deviation(&features, &golden.tensors[&format!("features_{pass}")]);
+    let features = backbone.forward_train(&[&images("a", n, size), &images("b", n, size)], n, size).unwrap();
+    for (view, features) in features.chunks(n * backbone.feature_dim()).enumerate() {
+        train[view] = deviation(features, &golden.tensors[&format!("features_{view}")]);
     }
-    for (pass, tag) in ["a", "b"].into_iter().enumerate() {
-        backbone.backward(pass, &uniform(&format!("loss {tag}"), n * backbone.feature_dim())).unwrap();
-    }
+    let loss = |tag: &str| uniform(&format!("loss {tag}"), n * backbone.feature_dim());
+    let grad_features = [loss("a"), loss("b")].concat();
+    backbone.backward(&grad_features).unwrap();
     let (mut worst, mut worst_element) = ((0.0, ""), 0.0_f64);
-    let gradients = gradients(&backbone);
+    let gradients = gradients(&mut backbone);
     // Where the next batch norm cancels a bias, its gradient is nothing but rounding: measured against the others.
     let typical = |idx: usize| {
         f64::from(golden.tensors["gradient_norms"][idx]) / (gradients[&golden.parameters[idx]].len() as f64).sqrt()

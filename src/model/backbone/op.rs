@@ -26,6 +26,15 @@ impl<T> Residual<T> {
         }
     }
 
+    /// The same, lent to be changed.
+    pub fn as_mut(&mut self) -> Residual<&mut T> {
+        match self {
+            Residual::None => Residual::None,
+            Residual::BeforeRelu(added) => Residual::BeforeRelu(added),
+            Residual::AfterRelu(added) => Residual::AfterRelu(added),
+        }
+    }
+
     /// The same place, another thing to add.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Residual<U> {
         match self {

@@ -9,7 +9,9 @@ use super::program::Program;
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
     values: Vec<f32>,
-    pub(super) gradients: Vec<f32>,
+    gradients: Vec<f32>,
+    /// Whether the gradients hold anything; what they hold otherwise is forgotten.
+    has_gradients: bool,
     pub(super) running: Vec<RunningStatistics>,
     /// Counts how often the values may have changed; never 0.
     version: u64,
@@ -19,7 +21,7 @@ impl Parameters {
     pub(super) fn new(program: &Program, values: Vec<f32>) -> Self {
         let gradients = vec![0.0; values.len()];
         let running = program.norms.iter().map(|norm| RunningStatistics::new(norm.channels)).collect();
-        Self { values, gradients, running, version: 1 }
+        Self { values, gradients, has_gradients: true, running, version: 1 }
     }
 
     /// The values.
@@ -30,7 +32,31 @@ impl Parameters {
     /// Values to be changed, and the gradients.
     pub(super) fn change(&mut self) -> (&mut [f32], &[f32]) {
         self.version += 1;
+        self.complete_gradients();
         (&mut self.values, &self.gradients)
+    }
+
+    /// Forgets the gradients: the next backward pass writes them where it would add to them.
+    pub(super) fn forget_gradients(&mut self) {
+        self.has_gradients = false;
+    }
+
+    /// Says that a backward pass begins; whether it has to add to what is there.
+    pub(super) fn begin_gradients(&mut self) -> bool {
+        std::mem::replace(&mut self.has_gradients, true)
+    }
+
+    /// Forgotten gradients become zeros.
+    fn complete_gradients(&mut self) {
+        if !self.begin_gradients() {
+            self.gradients.fill(0.0);
+        }
+    }
+
+    /// The gradients.
+    pub(super) fn gradients(&mut self) -> &[f32] {
+        self.complete_gradients();
+        &self.gradients
     }
 
     /// The kernel of a layer.
@@ -51,6 +77,7 @@ impl Parameters {
         &mut self,
         program: &Program,
         layer: &ConvBn,
+        accumulate: bool,
     ) -> (Weights<'_>, ParameterGradients<'_>) {
         // The builder lays out a layer's kernel, scale and shift one after the other.
         let specs = &program.parameters;
@@ -59,7 +86,7 @@ impl Parameters {
         let (scale, rest) = rest.split_at_mut(specs[layer.scale].len);
         let shift = &mut rest[..specs[layer.shift].len];
         let values = slice(program, &self.values, layer.weight);
-        (Weights { values, version: self.version }, ParameterGradients { weight, scale, shift })
+        (Weights { values, version: self.version }, ParameterGradients { weight, scale, shift, accumulate })
     }
 }
 

@@ -66,6 +66,18 @@ impl Program {
         Some(dims)
     }
 
+    /// What people call the layer: the name of its weights without the ending.
+    pub fn layer_name(&self, op: &Op) -> &str {
+        match op {
+            Op::ConvBn { layer, .. } => {
+                let name = &self.parameters[layer.weight].name;
+                name.strip_suffix(".weight").unwrap_or(name)
+            }
+            Op::MaxPool { .. } => "maxpool",
+            Op::GlobalPool { .. } => "global_pool",
+        }
+    }
+
     /// Multiply-adds of the convolutions for one image, forward.
     pub fn multiply_adds(&self, dims: &[Dims]) -> u64 {
         let of = |op: &Op| match op {

@@ -1,12 +1,13 @@
 //! Memory of the passes: allocated once for a shape, used again at every step, never cleared.
 
+use super::cpu::conv;
 use super::cpu::prepared::PreparedWeights;
-use super::cpu::scratch::Scratch;
 use super::layers::Dims;
 use super::layers::conv_bn::BatchStatistics;
 use super::memory_plan::{Lifetime, MemoryPlan, plan_memory};
 use super::op::Op;
 use super::program::{IMAGES, Program};
+use crate::kernels::scratch::Scratch;
 
 /// Buffers addressed by number; one that is written is taken out while others are read.
 #[derive(Clone, Debug, Default)]
@@ -43,31 +44,32 @@ impl Buffers {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Workspace {
     scratch: Scratch,
-    /// One entry an operation.
-    prepared: Vec<Prepared>,
-}
-
-/// The prepared weights of one convolution.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Prepared {
-    pub(super) forward: PreparedWeights,
-    pub(super) backward: PreparedWeights,
+    /// One entry an operation, for weights that stay as they are.
+    prepared: Vec<PreparedWeights>,
+    /// For weights that change before they are used again: one memory for all operations.
+    passing: PreparedWeights,
 }
 
 impl Workspace {
-    /// Passing memory and the prepared weights of operation `idx`.
-    pub(super) fn of(&mut self, idx: usize) -> (&mut Scratch, &mut Prepared) {
+    /// Passing memory and the prepared weights of operation `idx`, kept from call to call.
+    pub(super) fn kept(&mut self, idx: usize) -> (&mut Scratch, &mut PreparedWeights) {
         if self.prepared.len() <= idx {
-            self.prepared.resize_with(idx + 1, Prepared::default);
+            self.prepared.resize_with(idx + 1, PreparedWeights::default);
         }
         (&mut self.scratch, &mut self.prepared[idx])
+    }
+
+    /// Passing memory, and memory for prepared weights that nobody wants to see again.
+    pub(super) fn passing(&mut self) -> (&mut Scratch, &mut PreparedWeights) {
+        self.passing.forget();
+        (&mut self.scratch, &mut self.passing)
     }
 }
 
 /// What one forward pass in training keeps for its way back.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pass {
-    /// Images in the batch; 0 while nothing is kept.
+    /// Images in all views; 0 while nothing is kept.
     pub(super) n: usize,
     /// Shape of every slot.
     pub(super) dims: Vec<Dims>,
@@ -75,22 +77,42 @@ pub(super) struct Pass {
     pub(super) slots: Buffers,
     /// One buffer an operation: what its convolution gave.
     pub(super) conv_outputs: Buffers,
-    /// One entry an operation.
-    pub(super) statistics: Vec<BatchStatistics>,
+    /// By operation and view.
+    pub(super) statistics: Vec<Vec<BatchStatistics>>,
 }
 
 impl Pass {
     /// Makes room for a batch; nothing is kept until the forward pass is complete.
-    pub(super) fn fit(&mut self, program: &Program, dims: Vec<Dims>, n: usize) {
+    pub(super) fn fit(&mut self, program: &Program, dims: Vec<Dims>, n: usize, views: usize) {
         self.n = 0;
         self.slots.fit(dims.iter().map(|d| n * d.len()));
         self.conv_outputs.fit(program.ops.iter().map(|op| match op {
             Op::ConvBn { output, .. } => n * dims[output.0].len(),
             Op::MaxPool { .. } | Op::GlobalPool { .. } => 0,
         }));
-        self.statistics.resize_with(program.ops.len(), BatchStatistics::default);
+        self.statistics.resize_with(program.ops.len(), Vec::new);
+        for statistics in &mut self.statistics {
+            statistics.resize_with(views, BatchStatistics::default);
+        }
         self.dims = dims;
     }
+}
+
+/// Values that a training step of `n` images holds beside parameters and their gradients.
+pub(super) fn training_values(program: &Program, dims: &[Dims], n: usize) -> usize {
+    /// What the kernels of one operation ask for at the most: transformed tiles and sums.
+    const SCRATCH: usize = 24 << 20;
+    let kept: usize = dims.iter().map(|d| d.len()).sum();
+    let (mut conv_outputs, mut prepared) = (0, 0);
+    for op in &program.ops {
+        if let Op::ConvBn { layer, input, output, .. } = op {
+            conv_outputs += dims[output.0].len();
+            prepared = prepared.max(conv::prepared_len(&layer.shape(n, dims[input.0], dims[output.0])));
+        }
+    }
+    let mut gradients = SharedSlots::default();
+    gradients.plan_gradients(program, dims, n);
+    n * (kept + conv_outputs) + gradients.plan.buffer_len.iter().sum::<usize>() + prepared + SCRATCH
 }
 
 /// Slots that share buffers by lifetime: activations at inference, gradients on the way back.
@@ -114,11 +136,17 @@ impl SharedSlots {
             op.inputs().for_each(|slot| lifetimes[slot.0].last = step);
         }
         lifetimes[program.output.0].last = program.ops.len();
-        self.fit(&lifetimes);
+        self.plan(&lifetimes);
+        self.buffers.fit(self.plan.buffer_len.iter().copied());
     }
 
     /// Gradients: alive from the last reader of the activation to the operation that wrote it.
     pub(super) fn fit_gradients(&mut self, program: &Program, dims: &[Dims], n: usize) {
+        self.plan_gradients(program, dims, n);
+        self.buffers.fit(self.plan.buffer_len.iter().copied());
+    }
+
+    fn plan_gradients(&mut self, program: &Program, dims: &[Dims], n: usize) {
         let mut lifetimes = empty_lifetimes(dims, n);
         // Nobody wants the gradient of the images.
         lifetimes[IMAGES.0].len = 0;
@@ -128,13 +156,12 @@ impl SharedSlots {
             op.inputs().for_each(|slot| lifetimes[slot.0].first = step);
         }
         lifetimes[program.output.0].first = 0;
-        self.fit(&lifetimes);
+        self.plan(&lifetimes);
     }
 
-    fn fit(&mut self, lifetimes: &[Lifetime]) {
+    fn plan(&mut self, lifetimes: &[Lifetime]) {
         self.lengths = lifetimes.iter().map(|l| l.len).collect();
         self.plan = plan_memory(lifetimes);
-        self.buffers.fit(self.plan.buffer_len.iter().copied());
     }
 
     pub(super) fn get(&self, slot: usize) -> &[f32] {

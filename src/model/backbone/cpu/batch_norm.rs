@@ -1,9 +1,10 @@
 //! Batch norm with the residual and the ReLU that follow it, in one sweep forward and two backward.
 
+use crate::kernels::multiversion;
 use rayon::prelude::*;
 
 use super::super::op::Residual;
-use super::shared_mut::SharedMut;
+use crate::kernels::shared_mut::SharedMut;
 
 /// Positions of one partial sum: `f32` inside, `f64` between them.
 const BLOCK: usize = 128;
@@ -40,7 +41,7 @@ impl Moments {
     }
 
     /// Merges the moments of parts in order (Chan et al.).
-    pub(crate) fn merge(parts: &[Moments], channels: usize) -> Self {
+    pub(crate) fn merge<'a>(parts: impl Iterator<Item = &'a Moments>, channels: usize) -> Self {
         let mut moments = Self::none(channels);
         for part in parts {
             moments.merge_pairs(part.count, part.mean.iter().copied().zip(part.squares.iter().copied()));

@@ -3,10 +3,10 @@
 //! Weights are `[kernel row, kernel column, in, out]`, activations `[n, height, width, channels]`.
 
 use super::super::layers::Dims;
-use super::direct;
 use super::prepared::{PreparedWeights, Weights};
-use super::scratch::Scratch;
 use super::winograd::{self, Tiling};
+use super::{direct, stem};
+use crate::kernels::scratch::Scratch;
 
 /// The numbers of one convolution over one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +25,23 @@ impl ConvShape {
         self.kernel * self.kernel * self.input.channels
     }
 
+    /// Operations of direct convolution; a multiply-add is two.
+    pub(crate) fn flop(&self) -> f64 {
+        2.0 * (self.positions() * self.depth() * self.output.channels) as f64
+    }
+
     /// Output positions of the batch.
     pub(crate) fn positions(&self) -> usize {
         self.n * self.output.positions()
     }
+}
+
+/// Values of the weights as the kernels of this shape want them, at the most.
+pub(crate) fn prepared_len(shape: &ConvShape) -> usize {
+    let (cin, cout) = (shape.input.channels, shape.output.channels);
+    let frequencies =
+        |tiling: Option<Tiling>| tiling.map_or(shape.kernel * shape.kernel, |tiling| tiling.frequencies());
+    frequencies(Tiling::of(shape)).max(frequencies(Tiling::of_gradients(shape))) * cin * cout
 }
 
 /// `y = conv(x, w)`. While a block of positions is still in the cache, `finish` gets it and the position it begins
@@ -45,15 +58,28 @@ pub(crate) fn forward<T: Send>(
     if let Some(tiling) = Tiling::of(shape) {
         return winograd::forward(&tiling, shape, x, w, y, prepared, scratch, finish);
     }
+    if stem::fits(shape) {
+        return stem::forward(shape, x, w, y, prepared, finish);
+    }
     direct::forward(shape, x, w, y, prepared, finish)
 }
 
-/// `dw += dL/dw`.
-pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
+/// `dw = dL/dw`, or `dw += dL/dw`.
+pub(crate) fn weight_gradient(
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    accumulate: bool,
+    scratch: &mut Scratch,
+) {
     if let Some(tiling) = Tiling::of_gradients(shape) {
-        return winograd::weight_gradient(&tiling, shape, x, dy, dw, scratch);
+        return winograd::weight_gradient(&tiling, shape, x, dy, dw, accumulate, scratch);
     }
-    direct::weight_gradient(shape, x, dy, dw, scratch);
+    if stem::fits(shape) {
+        return stem::weight_gradient(shape, x, dy, dw, accumulate, scratch);
+    }
+    direct::weight_gradient(shape, x, dy, dw, accumulate, scratch);
 }
 
 /// `dx = dL/dx`, or `dx += dL/dx`.

@@ -2,9 +2,10 @@
 
 use super::conv::{self, ConvShape};
 use super::prepared::{PreparedWeights, Weights};
-use super::reference::{self, deviation, numbers, shape};
-use super::scratch::Scratch;
+use super::reference::{self, shape};
 use super::winograd::{self, Tiling};
+use crate::kernels::reference::{deviation, numbers};
+use crate::kernels::scratch::Scratch;
 
 /// Kernels 1, 3, 7; strides 1, 2; odd sizes; channels that fill no vector; a batch of one.
 fn shapes() -> Vec<ConvShape> {
@@ -46,12 +47,12 @@ fn winograd_is_accurate_for_every_size() {
         let s = shape(1 + size % 3, [size, size * 7 % 11 + 1], [16 + size % 5, 18 - size % 3], [3, 1, 1]);
         let w = numbers(2, s.depth() * s.output.channels);
         let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(3, s.n * s.output.len()));
-        let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![0.0; w.len()]);
+        let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
         let scratch = &mut Scratch::default();
         conv::forward(&s, &x, once(&w), &mut y, &mut PreparedWeights::default(), scratch, |_, _| ());
         let Some(tiling) = Tiling::of(&s) else { continue };
         winograd::data_gradient(&tiling, &s, &dy, once(&w), &mut dx, false, &mut PreparedWeights::default(), scratch);
-        winograd::weight_gradient(&tiling, &s, &x, &dy, &mut dw, scratch);
+        winograd::weight_gradient(&tiling, &s, &x, &dy, &mut dw, false, scratch);
         worst[0] = worst[0].max(deviation(&y, &reference::forward(&s, &x, &w)));
         worst[1] = worst[1].max(deviation(&dx, &reference::data_gradient(&s, &dy, &w)));
         worst[2] = worst[2].max(deviation(&dw, &reference::weight_gradient(&s, &x, &dy)));
@@ -87,21 +88,24 @@ fn forward_is_the_direct_sum() {
 }
 
 #[test]
-fn weight_gradient_is_the_direct_sum_and_is_added() {
+fn weight_gradient_is_the_direct_sum_and_is_written_or_added() {
     for s in shapes() {
         let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(2, s.n * s.output.len()));
         let before = numbers(3, s.depth() * s.output.channels);
         let mut dw = before.clone();
         let scratch = &mut Scratch::default();
-        conv::weight_gradient(&s, &x, &dy, &mut dw, scratch);
+        conv::weight_gradient(&s, &x, &dy, &mut dw, true, scratch);
         if let Some(tiling) = Tiling::of(&s) {
             // Small batches go directly; the other way must be right, too.
             let mut other = before.clone();
-            winograd::weight_gradient(&tiling, &s, &x, &dy, &mut other, scratch);
+            winograd::weight_gradient(&tiling, &s, &x, &dy, &mut other, true, scratch);
             let direct: Vec<f64> = dw.iter().map(|v| f64::from(*v)).collect();
             assert!(deviation(&other, &direct) < TOLERANCE);
         }
         let mut expected = reference::weight_gradient(&s, &x, &dy);
+        let mut written = vec![f32::NAN; dw.len()];
+        conv::weight_gradient(&s, &x, &dy, &mut written, false, scratch);
+        assert!(deviation(&written, &expected) < TOLERANCE, "{s:?}");
         expected.iter_mut().zip(&before).for_each(|(e, b)| *e += f64::from(*b));
         let error = deviation(&dw, &expected);
         assert!(error < TOLERANCE, "{s:?}: {error}");

@@ -5,9 +5,9 @@ use rayon::prelude::*;
 
 use super::conv::ConvShape;
 use super::im2col::{col2im, gather, im2col};
-use super::matrix::{Matrix, multiply_packed, pack, pack_here, packed_len};
 use super::prepared::{Form, PreparedWeights, Weights};
-use super::scratch::{Scratch, with_scratch};
+use crate::kernels::matrix::{Matrix, multiply_packed, pack, pack_here, packed_len};
+use crate::kernels::scratch::{Scratch, with_scratch};
 
 /// Rows of a block are a multiple of this, the height of the kernel's strips.
 const STRIP: usize = 14;
@@ -56,15 +56,22 @@ pub(super) fn forward<T: Send>(
     y.par_chunks_mut(block * cout).enumerate().map(task).collect()
 }
 
-/// `dw += dL/dw`.
-pub(super) fn weight_gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
+/// `dw = dL/dw`, or `dw += dL/dw`.
+pub(super) fn weight_gradient(
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    accumulate: bool,
+    scratch: &mut Scratch,
+) {
     const MAX_VALUES: usize = 1 << 23;
     const MAX_GROUPS: usize = 16;
     let groups = (shape.positions() / 1024).clamp(1, MAX_GROUPS);
     if groups >= 4 && groups * dw.len() <= MAX_VALUES {
-        weight_gradient_by_positions(shape, groups, x, dy, dw, scratch);
+        weight_gradient_by_positions(shape, groups, x, dy, dw, accumulate, scratch);
     } else {
-        weight_gradient_by_columns(shape, x, dy, dw, scratch);
+        weight_gradient_by_columns(shape, x, dy, dw, accumulate, scratch);
     }
 }
 
@@ -75,6 +82,7 @@ fn weight_gradient_by_positions(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    accumulate: bool,
     scratch: &mut Scratch,
 ) {
     let (depth, cout, positions) = (shape.depth(), shape.output.channels, shape.positions());
@@ -95,19 +103,22 @@ fn weight_gradient_by_positions(
                     im2col(shape, x, first..first + rows, columns);
                     &*columns
                 };
-                let accumulate = first > group * share;
-                multiply_packed([depth, cout, rows], Matrix::transposed(x, depth), packed, sums, cout, accumulate);
+                let add = first > group * share;
+                multiply_packed([depth, cout, rows], Matrix::transposed(x, depth), packed, sums, cout, add);
             }
         });
     });
-    add_in_order(sums, dw);
+    add_in_order(sums, dw, accumulate);
 }
 
-/// `target += part` for each part of `sums` in order.
-pub(super) fn add_in_order(sums: &[f32], target: &mut [f32]) {
+/// The sum of the parts of `sums` in order, written to `target` or added to it.
+pub(super) fn add_in_order(sums: &[f32], target: &mut [f32], accumulate: bool) {
     const BLOCK: usize = 1 << 12;
     let len = target.len();
     target.par_chunks_mut(BLOCK).enumerate().for_each(|(idx, target)| {
+        if !accumulate {
+            target.fill(0.0);
+        }
         for part in sums.chunks_exact(len) {
             for (t, s) in target.iter_mut().zip(&part[idx * BLOCK..]) {
                 *t += s;
@@ -117,7 +128,14 @@ pub(super) fn add_in_order(sums: &[f32], target: &mut [f32]) {
 }
 
 /// Few positions, many weights: a task owns some patch columns (rows of `dw`) and goes through all positions.
-fn weight_gradient_by_columns(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut Scratch) {
+fn weight_gradient_by_columns(
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    accumulate: bool,
+    scratch: &mut Scratch,
+) {
     const BLOCK: usize = 512;
     let (depth, cout, positions) = (shape.depth(), shape.output.channels, shape.positions());
     let row = shape.kernel * shape.input.channels;
@@ -132,14 +150,15 @@ fn weight_gradient_by_columns(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut
         let (ky, first_column) = (idx * width / row, idx * width % row);
         for (first, packed) in (0..positions).step_by(BLOCK).zip(packed.chunks(block_len)) {
             let rows = BLOCK.min(positions - first);
+            let add = accumulate || first > 0;
             if is_pointwise(shape) {
                 let x = Matrix::transposed(&x[first * depth + first_column..], depth);
-                multiply_packed([width, cout, rows], x, packed, dw, cout, true);
+                multiply_packed([width, cout, rows], x, packed, dw, cout, add);
             } else {
                 with_scratch([rows * width], |[columns]| {
                     let range = first_column..first_column + width;
                     gather(shape, x, first..first + rows, ky, range, columns, width);
-                    multiply_packed([width, cout, rows], Matrix::transposed(columns, width), packed, dw, cout, true);
+                    multiply_packed([width, cout, rows], Matrix::transposed(columns, width), packed, dw, cout, add);
                 });
             }
         }

@@ -1,5 +1,6 @@
 //! Patches as matrix rows: row = output position, column = (kernel row, kernel column, channel).
 
+use crate::kernels::multiversion;
 use std::ops::Range;
 
 use super::conv::ConvShape;

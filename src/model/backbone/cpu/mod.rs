@@ -2,17 +2,12 @@
 //! is computed by one task in a fixed order, and partial sums are added in block order: the bits do not depend on
 //! the number of threads.
 
-#[macro_use]
-mod multiversion;
 pub(super) mod batch_norm;
 pub(super) mod conv;
 #[cfg(test)]
 mod conv_tests;
 mod direct;
-#[cfg(target_arch = "x86_64")]
-mod gemm_kernel;
 mod im2col;
-mod matrix;
 #[cfg(test)]
 mod norm_tests;
 pub(super) mod pool;
@@ -21,8 +16,5 @@ mod pool_tests;
 pub(super) mod prepared;
 #[cfg(test)]
 mod reference;
-pub(super) mod scratch;
-mod shared_mut;
-mod transpose;
-mod vector;
+mod stem;
 mod winograd;

@@ -2,7 +2,7 @@
 
 use super::super::op::Residual;
 use super::batch_norm::{self, Affine, BackwardInput, Moments};
-use super::reference::{deviation, numbers};
+use crate::kernels::reference::{deviation, numbers};
 
 const EPSILON: f64 = 1e-5;
 const VARIANTS: [(Residual<()>, bool); 5] = [
@@ -70,7 +70,7 @@ fn moments_survive_a_mean_far_from_zero() {
     for (rows, channels) in [(2, 1), (127, 5), (128, 16), (1000, 33)] {
         let y: Vec<f32> = numbers(1, rows * channels).iter().map(|v| v + 1000.0).collect();
         let parts: Vec<Moments> = y.chunks(100 * channels).map(|part| Moments::of(part, channels)).collect();
-        let moments = Moments::merge(&parts, channels);
+        let moments = Moments::merge(parts.iter(), channels);
         assert_eq!(moments.count, rows);
         for c in 0..channels {
             let column: Vec<f64> = y.iter().skip(c).step_by(channels).map(|v| f64::from(*v)).collect();

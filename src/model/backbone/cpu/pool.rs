@@ -1,6 +1,7 @@
 //! Pooling, one image a task. Backward finds the maximum again by comparing with the output: the first position
 //! in reading order gets the gradient, as in PyTorch.
 
+use crate::kernels::multiversion;
 use std::ops::Range;
 
 use rayon::prelude::*;

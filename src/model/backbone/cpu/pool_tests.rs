@@ -2,7 +2,7 @@
 
 use super::super::layers::{Dims, MaxPool};
 use super::pool;
-use super::reference::numbers;
+use crate::kernels::reference::numbers;
 
 /// Coarse values, so that windows hold ties.
 fn coarse(seed: u64, len: usize) -> Vec<f32> {

@@ -1,7 +1,7 @@
 //! Weights in the form a kernel wants them: packed or transformed, and kept while they stay the same. Both views of
 //! a training step share one preparation, and so do all batches of an extraction.
 
-use super::scratch::Scratch;
+use crate::kernels::scratch::Scratch;
 
 /// The kernel of one convolution; the version changes whenever the values may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,11 @@ pub(crate) struct PreparedWeights {
 }
 
 impl PreparedWeights {
+    /// Keeps the memory only.
+    pub(crate) fn forget(&mut self) {
+        self.form = Form::Unprepared;
+    }
+
     /// The prepared weights, `len` values; `prepare` makes them if they are not those of this version and form.
     pub(crate) fn get(&mut self, version: u64, form: Form, len: usize, prepare: impl FnOnce(&mut [f32])) -> &[f32] {
         let [values] = self.memory.parts([len]);

@@ -1,18 +1,7 @@
-//! The slow obvious twins of the kernels, in f64, and numbers to feed them.
+//! The slow obvious twins of the convolution kernels, in f64.
 
 use super::super::layers::Dims;
 use super::conv::ConvShape;
-
-/// Uniform numbers in [-1, 1): a linear congruential generator is random enough.
-pub(super) fn numbers(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x1234_5678_9ABC_DEF1);
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 40) as f32) / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 /// A square convolution over a batch.
 pub(super) fn shape(
@@ -78,12 +67,4 @@ pub(super) fn data_gradient(s: &ConvShape, dy: &[f32], w: &[f32]) -> Vec<f64> {
     let mut dx = vec![0.0; s.n * s.input.len()];
     products(s, |xi, wi, yi| dx[xi] += f64::from(dy[yi]) * f64::from(w[wi]));
     dx
-}
-
-/// Largest difference over the largest expected value.
-pub(super) fn deviation(actual: &[f32], expected: &[f64]) -> f64 {
-    assert_eq!(actual.len(), expected.len());
-    assert!(actual.iter().all(|v| v.is_finite()));
-    let scale = expected.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    actual.iter().zip(expected).map(|(a, e)| (f64::from(*a) - e).abs()).fold(0.0, f64::max) / scale
 }

@@ -3,9 +3,10 @@
 use super::super::cpu::batch_norm::{self, Affine, BackwardInput, Moments, ResidualGradient};
 use super::super::cpu::conv::{self, ConvShape};
 use super::super::cpu::prepared::{PreparedWeights, Weights};
-use super::super::cpu::scratch::Scratch;
 use super::super::op::Residual;
 use super::{Dims, window_output};
+use crate::kernels::scratch::Scratch;
+use crate::profile::{Work, span};
 
 /// Added to the variance, as in PyTorch.
 const EPSILON: f64 = 1e-5;
@@ -103,8 +104,8 @@ pub(crate) struct TrainBuffers<'a> {
     pub(crate) conv_output: &'a mut [f32],
     /// Output of the layer.
     pub(crate) output: &'a mut [f32],
-    /// Batch statistics.
-    pub(crate) statistics: &'a mut BatchStatistics,
+    /// Batch statistics, one entry a view.
+    pub(crate) statistics: &'a mut [BatchStatistics],
     /// Running statistics, moved towards the batch.
     pub(crate) running: &'a mut RunningStatistics,
 }
@@ -116,16 +117,18 @@ pub(crate) struct Kept<'a> {
     pub(crate) conv_output: &'a [f32],
     /// Output of the layer.
     pub(crate) output: &'a [f32],
-    /// Batch statistics.
-    pub(crate) statistics: &'a BatchStatistics,
+    /// Batch statistics, one entry a view.
+    pub(crate) statistics: &'a [BatchStatistics],
 }
 
-/// Gradients of one layer's parameters; backward adds to them.
+/// Gradients of one layer's parameters; backward writes them, or adds to them.
 #[derive(Debug)]
 pub(crate) struct ParameterGradients<'a> {
     pub(crate) weight: &'a mut [f32],
     pub(crate) scale: &'a mut [f32],
     pub(crate) shift: &'a mut [f32],
+    /// Whether to add.
+    pub(crate) accumulate: bool,
 }
 
 impl ConvBn {
@@ -149,7 +152,8 @@ impl ConvBn {
     }
 }
 
-/// Forward with batch statistics.
+/// Forward with batch statistics. The batch is made of as many views of equal size as there are entries for their
+/// statistics; each view is normalised with its own, and the running statistics follow them in turn.
 #[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn forward_train(
     shape: &ConvShape,
@@ -163,12 +167,36 @@ pub(crate) fn forward_train(
     scratch: &mut Scratch,
 ) {
     let channels = shape.output.channels;
-    let parts =
-        conv::forward(shape, input, weight, buffers.conv_output, prepared, scratch, |_, y| Moments::of(y, channels));
-    let moments = Moments::merge(&parts, channels);
-    buffers.running.track(&moments);
-    *buffers.statistics = BatchStatistics::from_moments(&moments, bn);
-    batch_norm::normalize(buffers.conv_output, &buffers.statistics.affine, residual, relu, buffers.output);
+    let view_len = buffers.output.len() / buffers.statistics.len();
+    let parts = span(Work::Convolution, shape.flop(), || {
+        conv::forward(shape, input, weight, buffers.conv_output, prepared, scratch, |first, y| {
+            moments_by_view(first * channels, y, view_len, channels)
+        })
+    });
+    let parts: Vec<(usize, Moments)> = parts.into_iter().flatten().collect();
+    span(Work::Norm, 0.0, || {
+        let views = buffers.conv_output.chunks_exact(view_len).zip(buffers.output.chunks_exact_mut(view_len));
+        for (view, ((y, out), statistics)) in views.zip(&mut *buffers.statistics).enumerate() {
+            let moments = Moments::merge(parts.iter().filter(|part| part.0 == view).map(|part| &part.1), channels);
+            buffers.running.track(&moments);
+            *statistics = BatchStatistics::from_moments(&moments, bn);
+            let residual = residual.map(|r| &r[view * view_len..][..view_len]);
+            batch_norm::normalize(y, &statistics.affine, residual, relu, out);
+        }
+    });
+}
+
+/// Moments of the values that begin at `first` in a batch, cut where a view ends.
+fn moments_by_view(first: usize, y: &[f32], view_len: usize, channels: usize) -> Vec<(usize, Moments)> {
+    let mut parts = Vec::with_capacity(1);
+    let (mut first, mut y) = (first, y);
+    while !y.is_empty() {
+        let view = first / view_len;
+        let (part, rest) = y.split_at(y.len().min((view + 1) * view_len - first));
+        parts.push((view, Moments::of(part, channels)));
+        (first, y) = (first + part.len(), rest);
+    }
+    parts
 }
 
 /// Forward with running statistics.
@@ -189,9 +217,11 @@ pub(crate) fn forward_eval(
     let inv_std: Vec<f64> = running.variance.iter().map(|v| 1.0 / (f64::from(*v) + EPSILON).sqrt()).collect();
     let affine = affine(bn, &mean, &inv_std);
     let channels = shape.output.channels;
-    conv::forward(shape, input, weight, output, prepared, scratch, |first, y| {
-        let residual = residual.map(|r| &r[first * channels..][..y.len()]);
-        batch_norm::normalize_block(y, &affine, residual, relu);
+    span(Work::Convolution, shape.flop(), || {
+        conv::forward(shape, input, weight, output, prepared, scratch, |first, y| {
+            let residual = residual.map(|r| &r[first * channels..][..y.len()]);
+            batch_norm::normalize_block(y, &affine, residual, relu);
+        })
     });
 }
 
@@ -204,25 +234,45 @@ pub(crate) fn backward_norm(
     d: &mut [f32],
     gradients: &mut ParameterGradients<'_>,
 ) {
-    let BatchStatistics { mean, inv_std, affine } = kept.statistics;
-    let input = BackwardInput { y: kept.conv_output, output: kept.output, affine, mean, inv_std };
-    batch_norm::backward(input, relu, residual, d, gradients.scale, gradients.shift);
+    let view_len = d.len() / kept.statistics.len();
+    if !gradients.accumulate {
+        gradients.scale.fill(0.0);
+        gradients.shift.fill(0.0);
+    }
+    // The residual's gradient in the same parts as `d`; the images want none.
+    let mut residual = residual;
+    span(Work::NormGradient, 0.0, || {
+        for (view, (d, statistics)) in d.chunks_exact_mut(view_len).zip(kept.statistics).enumerate() {
+            let BatchStatistics { mean, inv_std, affine } = statistics;
+            let range = view * view_len..(view + 1) * view_len;
+            let (y, output) = (&kept.conv_output[range.clone()], &kept.output[range.clone()]);
+            let input = BackwardInput { y, output, affine, mean, inv_std };
+            let part = residual.as_mut().map(|(target, accumulate)| {
+                let part = if target.is_empty() { &mut [][..] } else { &mut target[range.clone()] };
+                (part, *accumulate)
+            });
+            batch_norm::backward(input, relu, part, d, gradients.scale, gradients.shift);
+        }
+    });
 }
 
-/// Second half, through the convolution; `d_input` is absent where nobody wants it, and added to on `true`.
+/// Second half, through the convolution. Gradients are written, or added to on `true`; `d_input` is absent where nobody
+/// wants it.
 #[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn backward_conv(
     shape: &ConvShape,
     weight: Weights<'_>,
     input: &[f32],
     d: &[f32],
-    d_weight: &mut [f32],
+    (d_weight, add): (&mut [f32], bool),
     d_input: Option<(&mut [f32], bool)>,
     prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
-    conv::weight_gradient(shape, input, d, d_weight, scratch);
+    span(Work::WeightGradient, shape.flop(), || conv::weight_gradient(shape, input, d, d_weight, add, scratch));
     if let Some((d_input, accumulate)) = d_input {
-        conv::data_gradient(shape, d, weight, d_input, accumulate, prepared, scratch);
+        span(Work::DataGradient, shape.flop(), || {
+            conv::data_gradient(shape, d, weight, d_input, accumulate, prepared, scratch);
+        });
     }
 }

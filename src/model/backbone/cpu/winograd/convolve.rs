@@ -5,16 +5,16 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::conv::ConvShape;
-use super::super::matrix::{Matrix, multiply_packed};
 use super::super::prepared::{Form, PreparedWeights, Weights};
-use super::super::scratch::{Scratch, with_scratch};
-use super::super::shared_mut::SharedMut;
-use super::super::transpose::transpose;
 use super::tiles::{Layout, Scheme, Tiling, cut, rows_of_task, spread, transform_pixels, transform_products};
 use super::transform::{
-    Filter2, Filter4, FilterPair, Input2, Input4, InputPair, MAX_TILE, Output2, Output4, OutputPair, Tile, Transform,
-    transform_tile,
+    Filter2, Filter3, Filter4, FilterPair, Input2, Input3, Input4, InputPair, MAX_TILE, Output2, Output3, Output4,
+    OutputPair, Tile, Transform, transform_tile,
 };
+use crate::kernels::matrix::{Matrix, multiply_packed};
+use crate::kernels::scratch::{Scratch, with_scratch};
+use crate::kernels::shared_mut::SharedMut;
+use crate::kernels::transpose::transpose;
 
 /// Transformed weights up to this many values stay near enough for every task to read all of them.
 const MAX_FUSED_WEIGHTS: usize = 40 << 14;
@@ -34,6 +34,7 @@ pub(in super::super) fn forward<T: Send>(
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let (call, weights): (Convolve<T, _>, TransformWeights) = match tiling.scheme {
         Scheme::Four => (convolve::<Input4, Output4, T, _>, transform_weights::<Filter4>),
+        Scheme::Three => (convolve::<Input3, Output3, T, _>, transform_weights::<Filter3>),
         Scheme::Two => (convolve::<Input2, Output2, T, _>, transform_weights::<Filter2>),
         Scheme::Pair => (convolve::<InputPair, OutputPair, T, _>, transform_weights::<FilterPair>),
     };
@@ -58,6 +59,7 @@ pub(in super::super) fn data_gradient(
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let (call, weights): (Convolve<(), _>, TransformWeights) = match tiling.scheme {
         Scheme::Four => (convolve::<Input4, Output4, (), _>, transform_weights::<Filter4>),
+        Scheme::Three => (convolve::<Input3, Output3, (), _>, transform_weights::<Filter3>),
         Scheme::Two => (convolve::<Input2, Output2, (), _>, transform_weights::<Filter2>),
         Scheme::Pair => (convolve::<InputPair, OutputPair, (), _>, transform_weights::<FilterPair>),
     };

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::super::conv::ConvShape;
-use super::super::matrix::{packed_len, panel_width};
 use super::transform::{MAX_TILE, Tile, Transform, transform_tile};
+use crate::kernels::matrix::{packed_len, panel_width};
 
 /// Channels below which transforms cost more than they save.
 const MIN_CHANNELS: usize = 16;
@@ -14,6 +14,8 @@ const MIN_CHANNELS: usize = 16;
 pub(super) enum Scheme {
     /// F(4×4, 3×3).
     Four,
+    /// F(3×3, 3×3).
+    Three,
     /// F(2×2, 3×3).
     Two,
     /// The whole image is 2×2.
@@ -56,7 +58,11 @@ impl Tiling {
         }
         let (height, width) = (shape.output.height, shape.output.width);
         let tiling = |scheme: Scheme| {
-            let outputs = if scheme == Scheme::Four { 4 } else { 2 };
+            let outputs = match scheme {
+                Scheme::Four => 4,
+                Scheme::Three => 3,
+                Scheme::Two | Scheme::Pair => 2,
+            };
             let (rows, columns) = (height.div_ceil(outputs), width.div_ceil(outputs));
             Tiling { scheme, outputs, n: shape.n, height, width, rows, columns }
         };
@@ -66,15 +72,17 @@ impl Tiling {
         let best = if (height, width) == (2, 2) {
             tiling(Scheme::Pair)
         } else {
-            [tiling(Scheme::Four), tiling(Scheme::Two)].into_iter().min_by_key(cost)?
+            [Scheme::Four, Scheme::Three, Scheme::Two].map(tiling).into_iter().min_by_key(cost)?
         };
         // Direct convolution packs the weights only.
         (cost(&best) <= 9 * (images * height * width + per_weight / 3)).then_some(best)
     }
 
-    pub(super) fn frequencies(&self) -> usize {
+    /// Matrices that are multiplied.
+    pub(in super::super) fn frequencies(&self) -> usize {
         match self.scheme {
             Scheme::Four => 36,
+            Scheme::Three => 25,
             Scheme::Two => 16,
             Scheme::Pair => 9,
         }

@@ -8,8 +8,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
 
-use super::super::multiversion::{Simd, simd};
-use super::super::vector::Vector;
+use crate::kernels::vector::Vector;
+use crate::kernels::{Simd, simd};
 
 /// Largest tile edge.
 pub(super) const MAX_TILE: usize = 6;
@@ -120,6 +120,69 @@ transform! {
         let even_q = y0.add(y2.add(y2));
         let odd_q = y1.add(y3.add(y3)).mul(V::splat(Q));
         [y0, even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), y3]
+    }
+}
+
+transform! {
+    /// Bᵀ of F(3), with the points 0, 1, −1, 2: an input tile.
+    Input3, 5 => 5, |d0, d1, d2, d3, d4| {
+        let odd = d3.sub(d1);
+        let even = d0.sub(d2);
+        let rest = d3.sub(d2);
+        [
+            even.add(even).add(odd),
+            rest.sub(d1.add(d1)),
+            rest.add(d1.sub(d2).add(d1.sub(d2))),
+            odd,
+            d4.sub(d2).sub(odd.add(odd)),
+        ]
+    }
+}
+
+transform! {
+    /// G of F(3): a filter.
+    Filter3, 3 => 5, |g0, g1, g2| {
+        let even = g0.add(g2);
+        let (two_g1, two_g2) = (g1.add(g1), g2.add(g2));
+        [
+            g0.mul(V::splat(0.5)),
+            even.add(g1).mul(V::splat(-0.5)),
+            even.sub(g1).mul(V::splat(-1.0 / 6.0)),
+            g0.add(two_g1).add(two_g2.add(two_g2)).mul(V::splat(1.0 / 6.0)),
+            g2,
+        ]
+    }
+}
+
+transform! {
+    /// Gᵀ of F(3): the gradient of a filter.
+    FilterGradient3, 5 => 3, |m0, m1, m2, m3, m4| {
+        let half = m1.mul(V::splat(0.5));
+        let (minus, plus) = (m2.mul(V::splat(1.0 / 6.0)), m3.mul(V::splat(1.0 / 6.0)));
+        let twice = plus.add(plus);
+        [
+            m0.mul(V::splat(0.5)).sub(half).sub(minus).add(plus),
+            minus.sub(half).add(twice),
+            twice.add(twice).sub(half).sub(minus).add(m4),
+        ]
+    }
+}
+
+transform! {
+    /// Aᵀ of F(3): an output tile.
+    Output3, 5 => 3, |m0, m1, m2, m3, m4| {
+        let (even, odd) = (m1.add(m2), m1.sub(m2));
+        let twice = m3.add(m3);
+        [m0.add(even).add(m3), odd.add(twice), even.add(twice.add(twice)).add(m4)]
+    }
+}
+
+transform! {
+    /// A of F(3): the gradient of an output tile.
+    OutputGradient3, 3 => 5, |y0, y1, y2| {
+        let even = y0.add(y2);
+        let (two_y1, two_y2) = (y1.add(y1), y2.add(y2));
+        [y0, even.add(y1), even.sub(y1), y0.add(two_y1).add(two_y2.add(two_y2)), y2]
     }
 }
 

@@ -4,33 +4,37 @@ use rayon::prelude::*;
 
 use super::super::conv::ConvShape;
 use super::super::direct::add_in_order;
-use super::super::matrix::{Matrix, multiply_packed};
-use super::super::scratch::{Scratch, with_scratch};
-use super::super::shared_mut::SharedMut;
 use super::tiles::{Layout, Scheme, Tiling, rows_of_task, spread, transform_pixels};
 use super::transform::{
-    FilterGradient2, FilterGradient4, FilterGradientPair, Input2, Input4, InputPair, MAX_TILE, OutputGradient2,
-    OutputGradient4, OutputGradientPair, Tile, Transform, transform_tile,
+    FilterGradient2, FilterGradient3, FilterGradient4, FilterGradientPair, Input2, Input3, Input4, InputPair, MAX_TILE,
+    OutputGradient2, OutputGradient3, OutputGradient4, OutputGradientPair, Tile, Transform, transform_tile,
 };
+use crate::kernels::matrix::{Matrix, multiply_packed};
+use crate::kernels::scratch::{Scratch, with_scratch};
+use crate::kernels::shared_mut::SharedMut;
 
-/// `dw += dL/dw`.
+/// `dw = dL/dw`, or `dw += dL/dw`.
+#[allow(clippy::too_many_arguments, reason = "kernels take what they read and write")]
 pub(in super::super) fn weight_gradient(
     tiling: &Tiling,
     shape: &ConvShape,
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    accumulate: bool,
     scratch: &mut Scratch,
 ) {
     let (cin, cout) = (shape.input.channels, shape.output.channels);
     let call = match tiling.scheme {
         Scheme::Four => gradient_of_weights::<Input4, OutputGradient4, FilterGradient4>,
+        Scheme::Three => gradient_of_weights::<Input3, OutputGradient3, FilterGradient3>,
         Scheme::Two => gradient_of_weights::<Input2, OutputGradient2, FilterGradient2>,
         Scheme::Pair => gradient_of_weights::<InputPair, OutputGradientPair, FilterGradientPair>,
     };
-    call(tiling, cin, cout, x, dy, dw, scratch);
+    call(tiling, cin, cout, x, dy, dw, accumulate, scratch);
 }
 
+#[allow(clippy::too_many_arguments, reason = "kernels take what they read and write")]
 fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
     tiling: &Tiling,
     cin: usize,
@@ -38,6 +42,7 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
+    accumulate: bool,
     scratch: &mut Scratch,
 ) {
     const VALUES: usize = 1 << 22;
@@ -90,8 +95,8 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
             });
         });
         let (sums, others) = sums.split_at_mut(sums_len);
-        add_in_order(others, sums);
-        transform_sums::<F>(sums, cin, cout, dw);
+        add_in_order(others, sums, true);
+        transform_sums::<F>(sums, cin, cout, dw, accumulate);
         return;
     }
 
@@ -128,11 +133,11 @@ fn gradient_of_weights<I: Transform, D: Transform, F: Transform>(
             });
         });
     }
-    transform_sums::<F>(sums, cin, cout, dw);
+    transform_sums::<F>(sums, cin, cout, dw, accumulate);
 }
 
-/// Adds the transformed sums to the gradient of the kernel.
-fn transform_sums<T: Transform>(sums: &[f32], cin: usize, cout: usize, dw: &mut [f32]) {
+/// Transforms the sums into the gradient of the kernel.
+fn transform_sums<T: Transform>(sums: &[f32], cin: usize, cout: usize, dw: &mut [f32], accumulate: bool) {
     const ROWS: usize = 8;
     let (edge, sums_of) = (T::INPUTS, spread(cin * cout));
     assert!(sums.len() >= edge * edge * sums_of && dw.len() == 9 * cin * cout);
@@ -151,7 +156,7 @@ fn transform_sums<T: Transform>(sums: &[f32], cin: usize, cout: usize, dw: &mut 
                     *target = shared.pointer(((ky * 3 + kx) * cin + row) * cout);
                 }
             }
-            let tile = Tile { source, target, channels: cout, panel: cout, panel_stride: 0, accumulate: true };
+            let tile = Tile { source, target, channels: cout, panel: cout, panel_stride: 0, accumulate };
             // SAFETY: sources are rows of `sums`; a target row belongs to one `row`, hence to one task.
             unsafe { transform_tile::<T>(&tile) };
         }

@@ -7,9 +7,10 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-use super::gemm_kernel::{PANEL_256, PANEL_512, Product, product_256, product_512};
-use super::multiversion::{Simd, simd};
+use super::gemm_kernel::{DEPTH, PANEL_256, PANEL_512, Product, product_256, product_512};
+use super::shared_mut::SharedMut;
 use super::transpose::transpose;
+use super::{Simd, simd};
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,36 @@ impl<'a> Matrix<'a> {
     /// The transpose of a row-major matrix.
     pub(crate) fn transposed(data: &'a [f32], row_stride: usize) -> Self {
         Self { data, row_stride: 1, column_stride: row_stride }
+    }
+
+    /// The matrix without its first rows and columns.
+    pub(crate) fn part(&self, row: usize, column: usize) -> Self {
+        Self { data: &self.data[row * self.row_stride + column * self.column_stride..], ..*self }
+    }
+
+    /// Copies `rows` of `columns` values to `out`, rows `stride` apart.
+    pub(crate) fn copied_rows<'b>(
+        &self,
+        rows: Range<usize>,
+        columns: usize,
+        stride: usize,
+        out: &'b mut [f32],
+    ) -> Matrix<'b> {
+        let source = &self.data[rows.start * self.row_stride..];
+        if self.column_stride == 1 {
+            for (row, out) in out.chunks_mut(stride).enumerate().take(rows.len()) {
+                out[..columns].copy_from_slice(&source[row * self.row_stride..][..columns]);
+            }
+        } else if self.row_stride == 1 {
+            transpose([columns, rows.len()], source, self.column_stride, out, stride);
+        } else {
+            for (row, out) in out.chunks_mut(stride).enumerate().take(rows.len()) {
+                for (column, out) in out.iter_mut().enumerate().take(columns) {
+                    *out = source[row * self.row_stride + column * self.column_stride];
+                }
+            }
+        }
+        Matrix::row_major(out, stride)
     }
 
     fn check(&self, rows: usize, columns: usize) {
@@ -89,45 +120,134 @@ fn pack_panel(b: Matrix<'_>, k: usize, columns: Range<usize>, panel: usize, pack
 
 /// `c = a b`, or `c += a b`: `a` is m×k, `b` is k×n and packed, `c` is m×n with rows `c_stride` apart.
 pub(crate) fn multiply_packed(
-    [m, n, k]: [usize; 3],
+    shape: [usize; 3],
     a: Matrix<'_>,
     b: &[f32],
     c: &mut [f32],
     c_stride: usize,
     accumulate: bool,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    a.check(m, k);
-    assert!(packed_len(k, n) <= b.len(), "packed matrix of {k}×{n} does not fit its slice");
-    assert!((m - 1) * c_stride + n <= c.len(), "product of {m}×{n} does not fit its slice");
-    #[cfg(target_arch = "x86_64")]
-    let product = Product {
-        m,
-        n,
-        k,
-        a: a.data.as_ptr(),
-        a_row: a.row_stride,
-        a_depth: a.column_stride,
-        b: b.as_ptr(),
-        c: c.as_mut_ptr(),
-        c_row: c_stride,
-        accumulate,
-    };
-    match simd() {
-        // SAFETY: the three accesses were checked above, `c` is borrowed exclusively, the machine has the features.
+    // SAFETY: `c` is borrowed exclusively.
+    unsafe { SharedMut::new(c).multiply_into(shape, a, b, 0, c_stride, accumulate) }
+}
+
+impl SharedMut<'_> {
+    /// [`multiply_packed`] into rows that begin `offset` into this slice.
+    ///
+    /// # Safety
+    ///
+    /// No other task may use the m rows of n values that begin there and lie `c_stride` apart.
+    pub(crate) unsafe fn multiply_into(
+        &self,
+        [m, n, k]: [usize; 3],
+        a: Matrix<'_>,
+        b: &[f32],
+        offset: usize,
+        c_stride: usize,
+        accumulate: bool,
+    ) {
+        if m == 0 || n == 0 || k == 0 {
+            return;
+        }
+        a.check(m, k);
+        assert!(packed_len(k, n) <= b.len(), "packed matrix of {k}×{n} does not fit its slice");
+        assert!(offset + (m - 1) * c_stride + n <= self.len(), "product of {m}×{n} does not fit its slice");
+        let c = self.pointer(offset);
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx512 => unsafe { product_512(product) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { product_256(product) },
-        Simd::Baseline => multiply_portable([m, n, k], a, Matrix::row_major(b, n), c, c_stride, accumulate),
+        let product = Product {
+            m,
+            n,
+            k,
+            a: a.data.as_ptr(),
+            a_row: a.row_stride,
+            a_depth: a.column_stride,
+            b: b.as_ptr(),
+            c,
+            c_row: c_stride,
+            accumulate,
+            segments: 1,
+            a_segment: 0,
+        };
+        // SAFETY: the three accesses were checked above, the caller vouches that the rows of `c` are not shared, the
+        // machine has the features.
+        unsafe {
+            match simd() {
+                #[cfg(target_arch = "x86_64")]
+                Simd::Avx512 => product_512(product),
+                #[cfg(target_arch = "x86_64")]
+                Simd::Avx2 => product_256(product),
+                Simd::Baseline => {
+                    portable([m, n, k], a, Matrix::row_major(b, n), c, c_stride, accumulate);
+                }
+            }
+        }
     }
 }
 
-/// The same by `gemm`, with `b` as it is.
-pub(crate) fn multiply_portable(
+/// Rows of a left-hand side that lie in an image: each is made of `rows` image rows, `pitch` values apart, of which it
+/// takes `row_len` values; the next begins `step` values later, so they may overlap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patches<'a> {
+    /// The image, beginning with the first patch.
+    pub(crate) data: &'a [f32],
+    /// From a patch to the next.
+    pub(crate) step: usize,
+    /// Image rows of a patch.
+    pub(crate) rows: usize,
+    /// Values of an image row in a patch.
+    pub(crate) row_len: usize,
+    /// From an image row to the next.
+    pub(crate) pitch: usize,
+}
+
+/// `c = a b` for m patches `a`: `b` has `rows · row_len` rows and n columns and is packed, `c` is m×n and contiguous.
+pub(crate) fn multiply_patches([m, n]: [usize; 2], a: Patches<'_>, b: &[f32], c: &mut [f32]) {
+    let k = a.rows * a.row_len;
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let last = (m - 1) * a.step + (a.rows - 1) * a.pitch + a.row_len;
+    assert!(last <= a.data.len(), "{m} patches do not fit their image");
+    assert!(packed_len(k, n) <= b.len(), "packed matrix of {k}×{n} does not fit its slice");
+    assert!(m * n <= c.len(), "product of {m}×{n} does not fit its slice");
+    #[cfg(target_arch = "x86_64")]
+    if k <= DEPTH && simd() != Simd::Baseline {
+        let product = Product {
+            m,
+            n,
+            k,
+            a: a.data.as_ptr(),
+            a_row: a.step,
+            a_depth: 1,
+            b: b.as_ptr(),
+            c: c.as_mut_ptr(),
+            c_row: n,
+            accumulate: false,
+            segments: a.rows,
+            a_segment: a.pitch,
+        };
+        // SAFETY: the three accesses were checked above, `c` is borrowed exclusively, the machine has the features.
+        unsafe {
+            match simd() {
+                Simd::Avx512 => product_512(product),
+                _ => product_256(product),
+            }
+        }
+        return;
+    }
+    // Elsewhere a row must be contiguous.
+    let mut gathered = vec![0.0; m * k];
+    for (patch, out) in gathered.chunks_exact_mut(k).enumerate() {
+        for (row, out) in out.chunks_exact_mut(a.row_len).enumerate() {
+            out.copy_from_slice(&a.data[patch * a.step + row * a.pitch..][..a.row_len]);
+        }
+    }
+    multiply_packed([m, n, k], Matrix::row_major(&gathered, k), b, c, n, false);
+}
+
+/// [`multiply_packed`] by `gemm`, with `b` as it is.
+#[cfg(test)]
+fn multiply_portable(
     [m, n, k]: [usize; 3],
     a: Matrix<'_>,
     b: Matrix<'_>,
@@ -135,16 +255,31 @@ pub(crate) fn multiply_portable(
     c_stride: usize,
     accumulate: bool,
 ) {
+    assert!((m - 1) * c_stride + n <= c.len(), "product of {m}×{n} does not fit its slice");
+    // SAFETY: `c` is long enough and borrowed exclusively.
+    unsafe { portable([m, n, k], a, b, c.as_mut_ptr(), c_stride, accumulate) }
+}
+
+/// # Safety
+///
+/// The m rows of n values, `c_stride` apart, that `c` points to must be writable and not shared.
+unsafe fn portable(
+    [m, n, k]: [usize; 3],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+) {
     a.check(m, k);
     b.check(k, n);
-    assert!((m - 1) * c_stride + n <= c.len(), "product of {m}×{n} does not fit its slice");
-    // SAFETY: the three accesses were checked above, and `c` is borrowed exclusively.
+    // SAFETY: `a` and `b` were checked, the caller vouches for `c`.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            c.as_mut_ptr(),
+            c,
             1,
             c_stride as isize,
             accumulate,
@@ -207,6 +342,27 @@ mod tests {
     }
 
     #[test]
+    fn overlapping_patches_agree_with_the_definition() {
+        for [m, n, rows, row_len, step, pitch] in
+            [[48, 64, 7, 21, 6, 300], [5, 33, 3, 9, 3, 27], [1, 1, 1, 4, 2, 4], [3, 8, 40, 20, 4, 30]]
+        {
+            let k = rows * row_len;
+            let (image, b) = (numbers(1, (m - 1) * step + (rows - 1) * pitch + row_len), numbers(2, k * n));
+            let mut packed = vec![f32::NAN; packed_len(k, n)];
+            pack(Matrix::row_major(&b, n), k, n, &mut packed);
+            let mut c = vec![f32::NAN; m * n];
+            multiply_patches([m, n], Patches { data: &image, step, rows, row_len, pitch }, &packed, &mut c);
+            let mut expected = vec![0.0; m * n];
+            for (at, expected) in expected.iter_mut().enumerate() {
+                let (i, j) = (at / n, at % n);
+                let pixel = |p: usize| image[i * step + p / row_len * pitch + p % row_len];
+                *expected = (0..k).map(|p| f64::from(pixel(p)) * f64::from(b[p * n + j])).sum();
+            }
+            assert!(deviation(&c, &expected) < 1e-5, "{m} {n} {rows} {row_len}");
+        }
+    }
+
+    #[test]
     #[cfg(target_arch = "x86_64")]
     fn both_instruction_sets_give_the_same_bits() {
         if simd() != Simd::Avx512 {
@@ -221,7 +377,20 @@ mod tests {
             }
             let mut c = vec![0.0; m * n];
             let (a, b, out) = (a.as_ptr(), packed.as_ptr(), c.as_mut_ptr());
-            product(Product { m, n, k, a, a_row: k, a_depth: 1, b, c: out, c_row: n, accumulate: false });
+            product(Product {
+                m,
+                n,
+                k,
+                a,
+                a_row: k,
+                a_depth: 1,
+                b,
+                c: out,
+                c_row: n,
+                accumulate: false,
+                segments: 1,
+                a_segment: 0,
+            });
             c
         };
         // SAFETY: the slices hold what the shapes say, the machine has both instruction sets.

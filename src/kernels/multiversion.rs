@@ -68,16 +68,16 @@ macro_rules! multiversion {
                 fn avx2 $(<$(const $generic: $kind),+>)? ($($arg: $ty),*) {
                     body $(::<$($generic),+>)? ($($arg),*);
                 }
-                match $crate::model::backbone::cpu::multiversion::simd() {
+                match $crate::kernels::simd() {
                     // SAFETY: the machine has these features, `simd` has just asked.
-                    $crate::model::backbone::cpu::multiversion::Simd::Avx512 => unsafe {
+                    $crate::kernels::Simd::Avx512 => unsafe {
                         avx512 $(::<$($generic),+>)? ($($arg),*);
                     },
                     // SAFETY: as above.
-                    $crate::model::backbone::cpu::multiversion::Simd::Avx2 => unsafe {
+                    $crate::kernels::Simd::Avx2 => unsafe {
                         avx2 $(::<$($generic),+>)? ($($arg),*);
                     },
-                    $crate::model::backbone::cpu::multiversion::Simd::Baseline => {
+                    $crate::kernels::Simd::Baseline => {
                         body $(::<$($generic),+>)? ($($arg),*);
                     }
                 }
@@ -87,3 +87,5 @@ macro_rules! multiversion {
         }
     };
 }
+
+pub(crate) use multiversion;

@@ -2,7 +2,7 @@
 
 /// Writes the transpose of `source` (`rows`×`columns`, rows `source_stride` apart) to `target`, whose rows lie
 /// `target_stride` apart.
-pub(super) fn transpose(
+pub(crate) fn transpose(
     [rows, columns]: [usize; 2],
     source: &[f32],
     source_stride: usize,

@@ -17,7 +17,7 @@ pub(super) const PANEL_512: usize = VECTORS * <__m512 as Vector>::LANES;
 /// Columns of a panel with AVX2.
 pub(super) const PANEL_256: usize = VECTORS * <__m256 as Vector>::LANES;
 /// Depth of one block: a panel of it stays in the second-level cache, a strip in the first.
-const DEPTH: usize = 512;
+pub(super) const DEPTH: usize = 512;
 
 /// Pointers and strides of one product `c = a b` or `c += a b`; `b` is packed in panels.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,17 @@ pub(super) struct Product {
     pub(super) c: *mut f32,
     pub(super) c_row: usize,
     pub(super) accumulate: bool,
+    /// The depth may be cut into this many equal segments, `a_segment` values apart in `a`; it then fits one block.
+    pub(super) segments: usize,
+    pub(super) a_segment: usize,
+}
+
+/// The depth of a tile.
+#[derive(Clone, Copy, Debug)]
+struct Segments {
+    count: usize,
+    depth: usize,
+    stride: usize,
 }
 
 /// The product with AVX-512.
@@ -70,6 +81,7 @@ unsafe fn product<V: Vector, const ROWS: usize>(p: Product) {
             // SAFETY: the offsets stay inside what the caller vouches for; `edge` holds a whole tile.
             unsafe {
                 let b = p.b.add(column * p.k + first * panel);
+                let segments = Segments { count: p.segments, depth: depth / p.segments, stride: p.a_segment };
                 let mut row = 0;
                 for strip in 0..strips {
                     let rows = height + usize::from(strip < higher);
@@ -77,10 +89,10 @@ unsafe fn product<V: Vector, const ROWS: usize>(p: Product) {
                     let c = p.c.add(row * p.c_row + column);
                     let columns = p.n - column;
                     if columns >= panel {
-                        strip_of::<V>(rows, depth, a, p.a_row, p.a_depth, b, c, p.c_row, accumulate);
+                        strip_of::<V>(rows, segments, a, p.a_row, p.a_depth, b, c, p.c_row, accumulate);
                     } else {
                         let mut edge = [0.0_f32; ROWS_512 * PANEL_512];
-                        strip_of::<V>(rows, depth, a, p.a_row, p.a_depth, b, edge.as_mut_ptr(), panel, false);
+                        strip_of::<V>(rows, segments, a, p.a_row, p.a_depth, b, edge.as_mut_ptr(), panel, false);
                         for i in 0..rows {
                             for j in 0..columns {
                                 let (c, v) = (c.add(i * p.c_row + j), edge[i * panel + j]);
@@ -99,7 +111,7 @@ unsafe fn product<V: Vector, const ROWS: usize>(p: Product) {
 #[allow(clippy::inline_always, clippy::too_many_arguments, reason = "see `product`")]
 unsafe fn strip_of<V: Vector>(
     rows: usize,
-    depth: usize,
+    segments: Segments,
     a: *const f32,
     a_row: usize,
     a_depth: usize,
@@ -112,7 +124,7 @@ unsafe fn strip_of<V: Vector>(
         ($($rows:literal)*) => {
             match rows {
                 // SAFETY: passed on.
-                $($rows => unsafe { tile::<V, $rows>(depth, a, a_row, a_depth, b, c, c_row, accumulate) },)*
+                $($rows => unsafe { tile::<V, $rows>(segments, a, a_row, a_depth, b, c, c_row, accumulate) },)*
                 _ => {}
             }
         };
@@ -127,7 +139,7 @@ unsafe fn strip_of<V: Vector>(
 #[inline(always)]
 #[allow(clippy::inline_always, clippy::too_many_arguments, reason = "see `product`")]
 unsafe fn tile<V: Vector, const ROWS: usize>(
-    depth: usize,
+    segments: Segments,
     a: *const f32,
     a_row: usize,
     a_depth: usize,
@@ -139,13 +151,17 @@ unsafe fn tile<V: Vector, const ROWS: usize>(
     // SAFETY: passed on.
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
-        for p in 0..depth {
-            let b0 = V::load(b.add(p * VECTORS * V::LANES));
-            let b1 = V::load(b.add(p * VECTORS * V::LANES + V::LANES));
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let x = V::splat(*a.add(i * a_row + p * a_depth));
-                sums[0] = x.mul_add(b0, sums[0]);
-                sums[1] = x.mul_add(b1, sums[1]);
+        for segment in 0..segments.count {
+            let a = a.add(segment * segments.stride);
+            let b = b.add(segment * segments.depth * VECTORS * V::LANES);
+            for p in 0..segments.depth {
+                let b0 = V::load(b.add(p * VECTORS * V::LANES));
+                let b1 = V::load(b.add(p * VECTORS * V::LANES + V::LANES));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = V::splat(*a.add(i * a_row + p * a_depth));
+                    sums[0] = x.mul_add(b0, sums[0]);
+                    sums[1] = x.mul_add(b1, sums[1]);
+                }
             }
         }
         for (i, sums) in sums.iter().enumerate() {
