@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::cross_validation::CandidateScore;
 use super::{
     ClassifierMetrics, Scores,
     embeddings::PRETRAINED,
@@ -73,9 +74,15 @@ pub enum HeadCard {
 }
 
 /// How an iterative fit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SolverCard {
+    /// The penalty.
+    #[serde(default)]
+    pub l2: f64,
+    /// The penalties that were tried by cross-validation, if they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<CandidateScore>,
     /// Iterations of L-BFGS.
     pub iterations: u32,
     /// Mean cross-entropy plus penalty.

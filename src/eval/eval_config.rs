@@ -67,7 +67,7 @@ pub enum FitConfig {
 }
 
 /// Multinomial logistic regression fitted with L-BFGS.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinearProbeConfig {
     /// Most iterations of L-BFGS.
@@ -78,6 +78,10 @@ pub struct LinearProbeConfig {
     #[serde(default = "default_l2")]
     #[schemars(range(min = 0.0))]
     pub l2: f64,
+    /// Choose `l2` by cross-validation on the training embeddings, for each representation on its own; the field `l2` is
+    /// then not used.
+    #[serde(default)]
+    pub cross_validation: Option<CrossValidationConfig>,
     /// Stop when no component of the gradient is larger.
     #[serde(default = "default_tolerance")]
     #[schemars(range(min = 0.0))]
@@ -112,10 +116,39 @@ impl Default for LinearProbeConfig {
         Self {
             max_iter: default_max_iter(),
             l2: default_l2(),
+            cross_validation: None,
             tolerance: default_tolerance(),
             scaling: FeatureScaling::default(),
             label_fraction: full_fraction(),
         }
+    }
+}
+
+/// Stratified k-fold cross-validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CrossValidationConfig {
+    /// Parts of the training images; each is held out once.
+    #[serde(default = "default_folds")]
+    #[schemars(range(min = 2, max = 20))]
+    pub folds: u32,
+    /// The penalties to choose from.
+    #[serde(default = "default_candidates")]
+    #[schemars(length(min = 1, max = 32), inner(range(min = 0.0)))]
+    pub l2: Vec<f64>,
+}
+
+fn default_folds() -> u32 {
+    5
+}
+
+fn default_candidates() -> Vec<f64> {
+    vec![1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+}
+
+impl Default for CrossValidationConfig {
+    fn default() -> Self {
+        Self { folds: default_folds(), l2: default_candidates() }
     }
 }
 

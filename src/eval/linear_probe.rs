@@ -51,24 +51,77 @@ pub fn fit_linear_probe(
     config: &LinearProbeConfig,
     observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<ProbeFit, EvalError> {
-    if labels.is_empty() || dim == 0 {
-        return Err(EvalError::Empty { what: "the table of training features" });
+    let problem = Problem::new(features, labels, dim, num_classes, config)?;
+    Ok(problem.fit(&mut vec![0.0; num_classes * (dim + 1)], config.l2, observe))
+}
+
+/// Fits the same rows with several penalties, each from the weights of the one before it; `None` where `observe` ended
+/// one of them. Penalties in descending order make this fast.
+///
+/// # Errors
+/// As [`fit_linear_probe`].
+pub(crate) fn fit_linear_probes(
+    features: &[f32],
+    labels: &[u32],
+    dim: usize,
+    num_classes: usize,
+    config: &LinearProbeConfig,
+    penalties: &[f64],
+    observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Option<Vec<ProbeFit>>, EvalError> {
+    let problem = Problem::new(features, labels, dim, num_classes, config)?;
+    let mut parameters = vec![0.0; num_classes * (dim + 1)];
+    let mut fits = vec![];
+    for &l2 in penalties {
+        let fit = problem.fit(&mut parameters, l2, observe);
+        if fit.stop == Stop::Cancelled {
+            return Ok(None);
+        }
+        fits.push(fit);
     }
-    check_length("the table of training features", labels.len() * dim, features.len())?;
-    check_labels(labels, num_classes)?;
-    check_finite("the table of training features", features, dim)?;
-    if labels.iter().all(|&label| label == labels[0]) {
-        return Err(EvalError::OneClass { class: labels[0].to_string() });
+    Ok(Some(fits))
+}
+
+/// Rows that were checked, and how they are scaled.
+struct Problem<'a> {
+    features: &'a [f32],
+    labels: &'a [u32],
+    dim: usize,
+    num_classes: usize,
+    limits: Limits,
+    scaler: Scaler,
+}
+
+impl<'a> Problem<'a> {
+    fn new(
+        features: &'a [f32],
+        labels: &'a [u32],
+        dim: usize,
+        num_classes: usize,
+        config: &LinearProbeConfig,
+    ) -> Result<Self, EvalError> {
+        if labels.is_empty() || dim == 0 {
+            return Err(EvalError::Empty { what: "the table of training features" });
+        }
+        check_length("the table of training features", labels.len() * dim, features.len())?;
+        check_labels(labels, num_classes)?;
+        check_finite("the table of training features", features, dim)?;
+        if labels.iter().all(|&label| label == labels[0]) {
+            return Err(EvalError::OneClass { class: labels[0].to_string() });
+        }
+        let limits = Limits { max_iter: config.max_iter, tolerance: config.tolerance };
+        Ok(Self { features, labels, dim, num_classes, limits, scaler: Scaler::fit(features, dim, config.scaling) })
     }
 
-    let scaler = Scaler::fit(features, dim, config.scaling);
-    let mut objective = Objective::new(features, labels, dim, num_classes, config.l2, &scaler);
-    let mut parameters = vec![0.0; num_classes * (dim + 1)];
-    let limits = Limits { max_iter: config.max_iter, tolerance: config.tolerance };
-    let (progress, stop) =
-        lbfgs::minimize(&mut parameters, limits, &mut |x, gradient| objective.evaluate(x, gradient), observe);
-    let (weight, bias) = parameters.split_at(num_classes * dim);
-    Ok(ProbeFit { classifier: scaler.fold(weight, bias), progress, stop })
+    /// From `parameters`, which are left where the fit ended.
+    fn fit(&self, parameters: &mut [f64], l2: f64, observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> ProbeFit {
+        let Self { features, labels, dim, num_classes, limits, ref scaler } = *self;
+        let mut objective = Objective::new(features, labels, dim, num_classes, l2, scaler);
+        let (progress, stop) =
+            lbfgs::minimize(parameters, limits, &mut |x, gradient| objective.evaluate(x, gradient), observe);
+        let (weight, bias) = parameters.split_at(num_classes * dim);
+        ProbeFit { classifier: scaler.fold(weight, bias), progress, stop }
+    }
 }
 
 /// How a raw embedding becomes the row that the weights see.
@@ -308,6 +361,7 @@ mod tests {
                 tolerance: 1e-9,
                 scaling: case.scaling,
                 label_fraction: 1.0,
+                cross_validation: None,
             };
             let ProbeFit { classifier, stop, .. } = fit(&golden, &config);
             assert!(matches!(stop, Stop::Converged | Stop::Stalled), "{stop:?}");

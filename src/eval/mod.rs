@@ -2,6 +2,7 @@
 
 pub mod classifier_artifact;
 pub mod classifier_metrics;
+pub mod cross_validation;
 pub mod embed;
 pub mod embeddings;
 pub mod eval_config;

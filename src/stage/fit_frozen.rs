@@ -11,6 +11,7 @@ use crate::eval::{
     classifier_artifact::{
         CLASSIFIER_FORMAT, ClassifierCard, Head, SolverCard, headline, save_classifier, save_metrics, save_predictions,
     },
+    cross_validation::{CandidateScore, choose_l2},
     embeddings::{BACKBONE_FILE, Embeddings, PRETRAINED, Representation},
     eval_config::{KnnConfig, LinearProbeConfig},
     knn::KnnClassifier,
@@ -99,6 +100,11 @@ pub(super) fn execute_frozen(protocol: Frozen<'_>, ctx: &StageContext<'_>) -> Re
     };
     save_metrics(ctx.out_dir, &metrics)?;
     Ok(StageOutcome { metrics: headline(&metrics) })
+}
+
+/// Whether a better penalty may lie beyond those that were tried.
+fn is_at_the_end(scores: &[CandidateScore], l2: f64) -> bool {
+    scores.first().is_some_and(|first| first.l2 == l2) || scores.last().is_some_and(|last| last.l2 == l2)
 }
 
 fn line_of(name: &str, scores: &Scores) -> String {
@@ -191,7 +197,30 @@ impl Task<'_> {
                     );
                     if ctx.reporter.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 };
-                let fit = fit_linear_probe(features, self.train_labels, *dim, self.num_classes, config, observe)?;
+                let (labels, num_classes) = (self.train_labels, self.num_classes);
+                let mut config = config.clone();
+                let mut candidates = vec![];
+                if let Some(validation) = config.cross_validation.take() {
+                    let chosen =
+                        choose_l2(features, labels, *dim, num_classes, &config, &validation, ctx.seed, observe)?;
+                    let Some((l2, scores)) = chosen else { return Err(StageError::Cancelled) };
+                    let held_out = scores.iter().find(|score| score.l2 == l2).map_or(0.0, |score| score.accuracy);
+                    ctx.reporter.info(&format!(
+                        "{name}: l2 = {l2:e}, with which {:.1} % of held-out training images are right",
+                        100.0 * held_out
+                    ));
+                    if name == PRETRAINED && scores.len() > 1 && is_at_the_end(&scores, l2) {
+                        ctx.reporter.warn(&format!(
+                            "cross-validation chose the {} of the penalties, {l2:e}: add {} ones to \
+                             `cross_validation.l2`",
+                            if l2 == scores[0].l2 { "weakest" } else { "strongest" },
+                            if l2 == scores[0].l2 { "weaker" } else { "stronger" },
+                        ));
+                    }
+                    (config.l2, candidates) = (l2, scores);
+                }
+                let config = &config;
+                let fit = fit_linear_probe(features, labels, *dim, num_classes, config, observe)?;
                 let ProbeFit { classifier, progress, stop } = fit;
                 match stop {
                     Stop::Cancelled => return Err(StageError::Cancelled),
@@ -203,6 +232,8 @@ impl Task<'_> {
                     Stop::MaxIter | Stop::Converged | Stop::Stalled => {}
                 }
                 let solver = SolverCard {
+                    l2: config.l2,
+                    candidates,
                     iterations: progress.iterations,
                     loss: progress.loss,
                     gradient_max: progress.gradient_max,
