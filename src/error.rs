@@ -158,7 +158,10 @@ fn failure_code(cause: &FailureCause) -> u8 {
         FailureCause::Stage(StageError::Data { .. }) => 4,
         FailureCause::Stage(StageError::Artifact { .. }) => 5,
         FailureCause::Stage(StageError::Io { .. }) => 6,
-        FailureCause::Stage(_) | FailureCause::SourceChanged { .. } | FailureCause::Panic { .. } => 1,
+        FailureCause::Stage(_)
+        | FailureCause::SourceChanged { .. }
+        | FailureCause::InputChanged { .. }
+        | FailureCause::Panic { .. } => 1,
         FailureCause::Cache(error) => cache_code(error),
         FailureCause::Runner(error) => runner_code(error),
     }

@@ -13,8 +13,8 @@ use crate::{
     stage::ArtifactKind,
 };
 
-/// Version of `manifest.json`.
-pub const MANIFEST_FORMAT: u32 = 1;
+/// Version of `manifest.json`: 2 since it names the commit.
+pub const MANIFEST_FORMAT: u32 = 2;
 /// Name of the manifest in an artifact's folder.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the resolved parameters in an artifact's folder.
@@ -71,11 +71,26 @@ impl Manifest {
     /// Reads the manifest of an artifact's folder.
     ///
     /// # Errors
-    /// When it is missing, unreadable or not as it must be.
+    /// When it is missing, unreadable, of a newer version or not as it must be.
     pub fn load(object: &Path) -> Result<Self, CacheError> {
         let path = object.join(MANIFEST);
         let bytes = files::read(&path)?;
+        check_format(&path, &bytes, MANIFEST_FORMAT)?;
         serde_json::from_slice(&bytes).map_err(|error| CacheError::Damaged { path, message: error.to_string() })
+    }
+}
+
+/// Refuses a file that a newer version wrote, before its unknown fields are taken for damage.
+pub(super) fn check_format(path: &Path, bytes: &[u8], known: u32) -> Result<(), CacheError> {
+    #[derive(Deserialize)]
+    struct FormatOnly {
+        format: u32,
+    }
+    match serde_json::from_slice::<FormatOnly>(bytes) {
+        Ok(FormatOnly { format }) if format > known => {
+            Err(CacheError::NewerFormat { path: path.to_path_buf(), found: format, known })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -11,9 +11,9 @@ pub enum CacheError {
     #[error(transparent)]
     Fs(#[from] FsError),
     /// A newer version made it.
-    #[error("the cache `{}` has format {found}, this version knows up to {known}", path.display())]
+    #[error("`{}` has format {found}, this version knows up to {known}", path.display())]
     NewerFormat {
-        /// Folder of the cache.
+        /// The cache, or the file in it.
         path: PathBuf,
         /// Its format.
         found: u32,

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, fingerprint::StageFingerprint, sys::Timestamp};
+use crate::{
+    digest::Digest,
+    fingerprint::StageFingerprint,
+    sys::{GitState, Timestamp},
+};
 
-/// Version of an entry's format.
-pub const ENTRY_FORMAT: u32 = 1;
+/// Version of an entry's format: 2 since it names the commit.
+pub const ENTRY_FORMAT: u32 = 2;
 
 /// Who made an artifact, when and where. Decides nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,9 +29,13 @@ pub struct Provenance {
     pub device: String,
     /// Version of this program.
     pub tool_version: String,
+    /// What the project was at when the run began; absent where it is no git repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitState>,
     /// Seconds that it took.
     pub wall_seconds: f64,
-    /// Most memory held meanwhile by the whole process, in bytes; 0 if unknown.
+    /// Most memory held meanwhile, in bytes, by the program that did the work: this one with all that it was
+    /// doing, or the stage's own process; 0 if unknown.
     pub peak_rss_bytes: u64,
 }
 

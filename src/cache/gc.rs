@@ -1,11 +1,14 @@
 //! What can go: a pure selection, and the deletion.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use super::{CacheError, Store, workspace::lock_path};
 use crate::{
     digest::Digest,
-    fs::{LockFile, files, lock::SharedLock},
+    fs::{LockFile, files, lock::SharedLock, shared::may_remove, tree},
     sys::Timestamp,
 };
 
@@ -46,9 +49,13 @@ pub struct Selected {
     pub kept: u64,
     /// Checkpoints of stages that are done or were given up.
     pub checkpoints: BTreeSet<Digest>,
+    /// What stages printed that failed and are done by now or were given up.
+    pub logs: BTreeSet<Digest>,
+    /// Artifacts that could go but belong to another user.
+    pub foreign: BTreeSet<Digest>,
 }
 
-/// Checkpoints that nobody has touched for so long are given up.
+/// Checkpoints and logs that nobody has touched for so long are given up.
 const GIVEN_UP_AFTER: i64 = 30 * 24 * 3600;
 
 /// Selects what can go. `in_use` are artifacts that lockfiles, links or living processes refer to, `artifacts`
@@ -139,12 +146,25 @@ pub fn collect(
             (artifact, size.or_else(|| store.manifest(&artifact).ok().map(|manifest| manifest.size())).unwrap_or(0))
         })
         .collect();
+    let layout = store.layout();
     let mut selected = select(&candidates, &artifacts, &in_use, policy);
-    selected.checkpoints = checkpoints(store)?;
+    let foreign = |artifact: &&Digest| !may_remove(&layout.object(artifact)) && files::exists(&layout.object(artifact));
+    let foreign: BTreeSet<Digest> = selected.artifacts.iter().filter(foreign).copied().collect();
+    if !foreign.is_empty() {
+        in_use.extend(&foreign);
+        selected = select(&candidates, &artifacts, &in_use, policy);
+        selected.foreign = foreign;
+    }
+    selected.checkpoints = given_up(store, &layout.work_root())?;
+    selected.logs = given_up(store, &layout.logs_root())?;
     if !dry_run {
         for fingerprint in &selected.checkpoints {
-            files::remove_dir_all(&store.layout().work(fingerprint))?;
+            tree::remove_dir_all(&layout.work(fingerprint))?;
         }
+        for fingerprint in &selected.logs {
+            tree::remove_dir_all(&layout.logs(fingerprint))?;
+        }
+        super::workspace::sweep_locks(&layout.locks())?;
         // Entries first: whatever happens between, no entry leads to nothing.
         for fingerprint in &selected.entries {
             files::remove_file(&store.layout().entry(fingerprint))?;
@@ -157,15 +177,16 @@ pub fn collect(
     Ok(selected)
 }
 
-/// Checkpoints whose stage is done, or that are old; never those of a stage at work.
-fn checkpoints(store: &Store) -> Result<BTreeSet<Digest>, CacheError> {
+/// Folders named after fingerprints whose stage is done, or that are old; never those of a stage at work or of
+/// another user.
+fn given_up(store: &Store, root: &Path) -> Result<BTreeSet<Digest>, CacheError> {
     let mut found = BTreeSet::new();
-    for name in files::list(&store.layout().work_root())? {
-        let Ok(fingerprint) = name.parse::<Digest>() else { continue };
-        if LockFile::try_acquire(&store.layout().lock(&fingerprint))?.is_err() {
+    for name in files::list(root)? {
+        let (Ok(fingerprint), path) = (name.parse::<Digest>(), root.join(&name)) else { continue };
+        if !may_remove(&path) || LockFile::try_acquire(&store.layout().lock(&fingerprint))?.is_err() {
             continue;
         }
-        let (_, touched) = files::size_and_mtime(&store.layout().work(&fingerprint))?;
+        let (_, touched) = files::size_and_mtime(&path)?;
         let age = Timestamp::now().seconds() - touched / 1_000_000_000;
         if files::exists(&store.layout().entry(&fingerprint)) || age > GIVEN_UP_AFTER {
             found.insert(fingerprint);

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{CacheError, Layout};
 use crate::{digest::Digest, fs::files, sys::Timestamp};
 
+/// Version of a line's format.
+pub const HISTORY_FORMAT: u32 = 1;
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -81,18 +84,19 @@ impl RunRecord {
     /// When it cannot be written.
     pub fn append(&self, layout: &Layout) -> Result<(), CacheError> {
         let path = layout.history();
-        let mut line = serde_json::to_vec(self)
+        let line = serde_json::to_vec(self)
             .map_err(|error| CacheError::Damaged { path: path.clone(), message: error.to_string() })?;
-        line.push(b'\n');
-        Ok(files::append(&path, &line)?)
+        Ok(files::append_line(&path, &line)?)
     }
 
-    /// All runs, oldest first. Lines that cannot be read, such as one cut off by a full disk, are left out.
+    /// All runs, oldest first. Lines that cannot be read, such as one cut off by a full disk or one of a newer
+    /// version, are left out.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn load_all(layout: &Layout) -> Result<Vec<Self>, CacheError> {
         let bytes = files::read_if_exists(&layout.history())?.unwrap_or_default();
-        Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        let runs = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Self>(line).ok());
+        Ok(runs.filter(|run| run.format <= HISTORY_FORMAT).collect())
     }
 }

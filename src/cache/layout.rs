@@ -7,6 +7,8 @@
 //!   entries/<fingerprint>.json  which artifact a fingerprint led to
 //!   locks/<fingerprint>.lock    who makes it at the moment
 //!   work/<fingerprint>/         checkpoints of an unfinished stage
+//!   logs/<fingerprint>/         what a stage printed before it failed
+//!   edited/                     artifacts that somebody changed, set aside by `cache verify --repair`
 //!   tmp/                        unfinished artifacts; those of dead processes are swept
 //!   pins/                       what living processes use
 //!   sources/                    digests of files outside the cache by their `stat`
@@ -21,8 +23,8 @@ use crate::{
     fs::{FsError, files},
 };
 
-/// Version of the layout. A cache with a newer one is refused.
-pub const FORMAT: u32 = 1;
+/// Version of the layout: 2 since entries and manifests name the commit. A cache with a newer one is refused.
+pub const FORMAT: u32 = 2;
 
 /// Name of the cache's folder in a project.
 pub const CACHE_DIR_NAME: &str = ".simsiam-pipe";
@@ -116,12 +118,12 @@ impl Layout {
 
     /// The lock of a fingerprint.
     pub fn lock(&self, fingerprint: &Digest) -> PathBuf {
-        self.root.join("locks").join(format!("{fingerprint}.lock"))
+        self.locks().join(format!("{fingerprint}.lock"))
     }
 
     /// Held by those who pin (shared) and those who delete (alone).
     pub fn gc_lock(&self) -> PathBuf {
-        self.root.join("locks").join("gc")
+        self.locks().join("gc")
     }
 
     /// Checkpoints of a fingerprint.
@@ -132,6 +134,26 @@ impl Layout {
     /// All checkpoints.
     pub fn work_root(&self) -> PathBuf {
         self.root.join("work")
+    }
+
+    /// What a fingerprint's stage printed before it failed.
+    pub fn logs(&self, fingerprint: &Digest) -> PathBuf {
+        self.logs_root().join(fingerprint.hex())
+    }
+
+    /// What failed stages printed.
+    pub fn logs_root(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Artifacts that somebody changed.
+    pub fn edited(&self) -> PathBuf {
+        self.root.join("edited")
+    }
+
+    /// All locks.
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("locks")
     }
 
     /// Unfinished artifacts.
@@ -168,8 +190,13 @@ impl Layout {
     /// # Errors
     /// When the format is newer, unreadable or not a number.
     pub fn check(&self) -> Result<(), CacheError> {
+        self.found_format().map(drop)
+    }
+
+    /// The format of the cache that is there.
+    fn found_format(&self) -> Result<Option<u32>, CacheError> {
         let path = self.format();
-        let Some(bytes) = files::read_if_exists(&path)? else { return Ok(()) };
+        let Some(bytes) = files::read_if_exists(&path)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
         let found: u32 = text
             .trim()
@@ -178,22 +205,31 @@ impl Layout {
         if found > FORMAT {
             return Err(CacheError::NewerFormat { path: self.root.clone(), found, known: FORMAT });
         }
-        Ok(())
+        Ok(Some(found))
     }
 
-    /// Makes the folders.
+    /// Makes the folders. A cache that is there and cannot be written stays as it is: it can still be read.
     ///
     /// # Errors
-    /// When the cache cannot be written or a newer version made it.
+    /// When the cache cannot be made or a newer version made it.
     pub fn create(&self) -> Result<(), CacheError> {
-        self.check()?;
-        for dir in ["objects", "entries", "locks", "work", "tmp", "pins", "sources"] {
+        let found = self.found_format()?;
+        match self.make_folders(found) {
+            Err(CacheError::Fs(error)) if found.is_some() && error.is_read_only() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn make_folders(&self, found: Option<u32>) -> Result<(), CacheError> {
+        for dir in ["objects", "entries", "locks", "work", "tmp", "pins", "sources", "logs"] {
             files::create_dir_all(&self.root.join(dir))?;
         }
-        if !files::exists(&self.format()) {
+        if found.is_none() {
             files::write_cachedir_tag(&self.root)?;
             // A cache is nobody's source code, whatever the project's own .gitignore says.
             files::write_atomic(&self.root.join(".gitignore"), b"*\n")?;
+        }
+        if found != Some(FORMAT) {
             files::write_atomic(&self.format(), format!("{FORMAT}\n").as_bytes())?;
         }
         Ok(())
@@ -225,9 +261,20 @@ mod tests {
         let layout = Layout::new(dir.path());
         layout.create().unwrap();
         layout.create().unwrap();
-        files::write_atomic(&dir.path().join("format"), b"2\n").unwrap();
-        assert!(matches!(layout.create(), Err(CacheError::NewerFormat { found: 2, known: 1, .. })));
+        files::write_atomic(&dir.path().join("format"), b"3\n").unwrap();
+        assert!(matches!(layout.create(), Err(CacheError::NewerFormat { found: 3, known: 2, .. })));
         files::write_atomic(&dir.path().join("format"), b"x\n").unwrap();
         assert!(matches!(layout.check(), Err(CacheError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_older_cache_is_read_and_from_then_on_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.create().unwrap();
+        files::write_atomic(&dir.path().join("format"), b"1\n").unwrap();
+        layout.check().unwrap();
+        layout.create().unwrap();
+        assert_eq!(files::read(&dir.path().join("format")).unwrap(), b"2\n");
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod artifact;
 pub mod cache_error;
+mod condition;
 pub mod entry;
 pub mod gc;
 pub mod history;

@@ -5,10 +5,15 @@ use std::{
     sync::Mutex,
 };
 
-use super::{CacheEntry, CacheError, Layout, Manifest, artifact::MANIFEST, entry::ENTRY_FORMAT};
+use super::{
+    CacheEntry, CacheError, Layout, Manifest,
+    artifact::check_format,
+    condition::{Condition, check_object},
+    entry::ENTRY_FORMAT,
+};
 use crate::{
     digest::Digest,
-    fs::{LockFile, files, lock::SharedLock},
+    fs::{LockFile, files, lock::SharedLock, sweep_temporaries, tree},
 };
 
 /// What the cache says to a fingerprint.
@@ -59,14 +64,22 @@ impl Store {
         Ok(Self { layout, pins: Mutex::new(None) })
     }
 
-    /// Makes the folders and sweeps what dead processes left.
+    /// Makes the folders and sweeps what dead processes left. A cache that is there and cannot be written stays as
+    /// it is.
     ///
     /// # Errors
-    /// When the cache cannot be written.
+    /// When the cache cannot be made.
     pub fn create(&self) -> Result<(), CacheError> {
         self.layout.create()?;
-        super::workspace::sweep(&self.layout.tmp())?;
-        super::workspace::sweep(&self.layout.pins())?;
+        for dir in [self.layout.tmp(), self.layout.pins()] {
+            match super::workspace::sweep(&dir) {
+                Err(CacheError::Fs(error)) if error.is_read_only() => {}
+                result => result?,
+            }
+        }
+        for dir in [self.layout.root().to_path_buf(), self.layout.entries(), self.layout.sources()] {
+            sweep_temporaries(&dir);
+        }
         Ok(())
     }
 
@@ -78,15 +91,13 @@ impl Store {
     /// Reads an entry without looking at its artifact.
     ///
     /// # Errors
-    /// When it is there and cannot be read.
+    /// When it is there and cannot be read, or is that of a newer version.
     pub fn entry(&self, fingerprint: &Digest) -> Result<Option<CacheEntry>, CacheError> {
         let path = self.layout.entry(fingerprint);
         let Some(bytes) = files::read_if_exists(&path)? else { return Ok(None) };
         let damaged = |message: String| CacheError::Damaged { path: path.clone(), message };
+        check_format(&path, &bytes, ENTRY_FORMAT)?;
         let entry: CacheEntry = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if entry.format > ENTRY_FORMAT {
-            return Err(damaged(format!("it has format {}, this version knows {ENTRY_FORMAT}", entry.format)));
-        }
         if entry.fingerprint.digest().ok() != Some(*fingerprint) {
             return Err(damaged("its content does not match its name".into()));
         }
@@ -117,6 +128,17 @@ impl Store {
         })
     }
 
+    /// What is wrong with an artifact, if anything, as far as [`Self::lookup`] sees it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn damage(&self, artifact: &Digest) -> Result<Option<String>, CacheError> {
+        Ok(match check_object(&self.layout.object(artifact), artifact)? {
+            Condition::Whole => None,
+            Condition::Damaged { message, .. } => Some(message),
+        })
+    }
+
     /// The manifest of an artifact.
     ///
     /// # Errors
@@ -130,13 +152,19 @@ impl Store {
     }
 
     /// Says that this process uses an artifact, so that no other process deletes it. Returns whether it is
-    /// there.
+    /// there. In a cache that this process may only read, nothing can be said.
     ///
     /// # Errors
-    /// When the cache cannot be written.
+    /// When the cache cannot be written, for another reason than that it may not be.
     pub fn pin(&self, artifact: &Digest) -> Result<bool, CacheError> {
-        let _shared = SharedLock::read(&self.layout.gc_lock())?;
-        self.write_pin(artifact)?;
+        let pin = || {
+            let _shared = SharedLock::read(&self.layout.gc_lock())?;
+            self.write_pin(artifact)
+        };
+        match pin() {
+            Err(CacheError::Fs(error)) if error.is_read_only() => {}
+            result => result?,
+        }
         Ok(files::exists(&self.layout.object(artifact)))
     }
 
@@ -150,7 +178,7 @@ impl Store {
             *pins = Some(Pins { _lock: lock, path });
         }
         if let Some(pins) = pins.as_ref() {
-            files::append(&pins.path, format!("{artifact}\n").as_bytes())?;
+            files::append_line(&pins.path, artifact.hex().as_bytes())?;
         }
         Ok(())
     }
@@ -189,18 +217,65 @@ impl Store {
             .max_by_key(|entry| entry.provenance.created))
     }
 
-    /// Moves an artifact that somebody has edited out of the cache to `aside`, writable again. Returns whether
-    /// that worked: a folder on another file system cannot take it.
+    /// Moves an artifact that somebody has edited out of the cache to `aside`, writable again, unless it has been
+    /// made again meanwhile. Returns whether it was.
     ///
     /// # Errors
-    /// When the folder of `aside` cannot be made.
-    pub fn move_aside(&self, artifact: &Digest, aside: &Path) -> Result<bool, CacheError> {
-        let object = self.layout.object(artifact);
-        if !files::exists(&object) {
-            return Ok(false);
+    /// When it cannot be moved; it is then still where it was.
+    pub fn set_aside_if_edited(&self, artifact: &Digest, aside: &Path) -> Result<bool, CacheError> {
+        let _turn = self.turn(artifact)?;
+        match check_object(&self.layout.object(artifact), artifact)? {
+            Condition::Damaged { edited: true, .. } => {
+                self.set_aside(artifact, aside)?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
+    }
+
+    /// As [`Self::set_aside_if_edited`] for a caller whose turn it is and who has looked.
+    pub(super) fn set_aside(&self, artifact: &Digest, aside: &Path) -> Result<(), CacheError> {
+        self.forget(artifact)?;
         files::create_dir_all(&files::parent_of(aside))?;
-        Ok(move_object(&object, aside).is_ok())
+        Ok(tree::move_to(&self.layout.object(artifact), aside)?)
+    }
+
+    /// Waits until nobody else puts artifacts next to this one or takes them away.
+    pub(super) fn turn(&self, artifact: &Digest) -> Result<SharedLock, CacheError> {
+        let parent = files::parent_of(&self.layout.object(artifact));
+        files::create_dir_all(&parent)?;
+        Ok(SharedLock::write(&parent.join(".lock"))?)
+    }
+
+    /// Removes the entries that lead to an artifact. Before the artifact goes, so that no entry ever leads to
+    /// nothing, whatever happens between.
+    pub(super) fn forget(&self, artifact: &Digest) -> Result<(), CacheError> {
+        for fingerprint in self.fingerprints()? {
+            if matches!(self.entry(&fingerprint), Ok(Some(entry)) if entry.artifact == *artifact) {
+                files::remove_file(&self.layout.entry(&fingerprint))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves files that somebody has put into an artifact's folder and that do not belong to it into the folder
+    /// `aside`. Returns whether there were any.
+    ///
+    /// # Errors
+    /// When they cannot be moved.
+    pub fn set_strangers_aside(&self, artifact: &Digest, aside: &Path) -> Result<bool, CacheError> {
+        let object = self.layout.object(artifact);
+        let strangers = super::condition::strangers(&object)?;
+        for name in &strangers {
+            let (from, to) = (object.join(name), aside.join(name));
+            files::create_dir_all(&files::parent_of(&to))?;
+            let folder = files::parent_of(&from);
+            files::set_writable(&folder, true)?;
+            let moved = tree::move_to(&from, &to);
+            files::set_writable(&folder, false)?;
+            moved?;
+        }
+        Ok(!strangers.is_empty())
     }
 
     /// Deletes an artifact: out of sight by one rename, then bit by bit.
@@ -211,65 +286,9 @@ impl Store {
         let object = self.layout.object(artifact);
         if files::exists(&object) {
             let away = self.layout.tmp().join(files::unique_name("removed"));
-            move_object(&object, &away)?;
-            files::remove_dir_all(&away)?;
+            tree::move_to(&object, &away)?;
+            tree::remove_dir_all(&away)?;
         }
         Ok(())
     }
-}
-
-/// Moves an artifact's folder, which is read only: a folder that changes its parent must be writable.
-pub(super) fn move_object(from: &Path, to: &Path) -> Result<(), CacheError> {
-    files::set_writable(from, true)?;
-    files::rename(from, to)?;
-    Ok(())
-}
-
-pub(super) enum Condition {
-    Whole,
-    Damaged { message: String, edited: bool },
-}
-
-/// Checks names, sizes and times of an artifact's files. The manifest is written last: a file that is newer has
-/// been touched since, and only then its bytes are read.
-pub(super) fn check_object(object: &Path, artifact: &Digest) -> Result<Condition, CacheError> {
-    let damaged = |message: String, edited| Ok(Condition::Damaged { message, edited });
-    if !files::exists(object) {
-        return damaged("its artifact is gone".into(), false);
-    }
-    let manifest = match Manifest::load(object) {
-        Ok(manifest) => manifest,
-        Err(CacheError::Damaged { message, .. }) => {
-            return damaged(format!("`{MANIFEST}` is damaged: {message}"), true);
-        }
-        Err(CacheError::Fs(error)) if error.is_not_found() => return damaged(format!("`{MANIFEST}` is gone"), true),
-        Err(error) => return Err(error),
-    };
-    if manifest.artifact != *artifact {
-        return damaged(format!("`{MANIFEST}` is that of another artifact"), true);
-    }
-    let (_, written) = files::size_and_mtime(&object.join(MANIFEST))?;
-    let mut touched = false;
-    for (name, file) in &manifest.files {
-        let path = object.join(name);
-        let (size, mtime) = match files::size_and_mtime(&path) {
-            Ok(found) => found,
-            Err(error) if error.is_not_found() => return damaged(format!("`{name}` is gone"), true),
-            Err(error) => return Err(error.into()),
-        };
-        if size != file.size {
-            return damaged(format!("`{name}` has {size} bytes, not {}", file.size), true);
-        }
-        if mtime > written {
-            touched = true;
-            if files::digest_file(&path)? != file.digest {
-                return damaged(format!("`{name}` has been changed"), true);
-            }
-        }
-    }
-    if touched {
-        // A copied cache has new times: read once is enough.
-        let _ = files::touch(&object.join(MANIFEST));
-    }
-    Ok(Condition::Whole)
 }

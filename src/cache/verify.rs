@@ -7,8 +7,13 @@ use serde::Serialize;
 use super::{
     CacheError, Manifest, Store,
     artifact::{MANIFEST, content_digest, record_files},
+    condition::is_touched,
 };
-use crate::{digest::Digest, fs::files};
+use crate::{
+    digest::Digest,
+    fs::{files, lock::SharedLock, tree},
+    sys::Timestamp,
+};
 
 /// Something that is not as it was left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +24,8 @@ pub struct Damage {
     pub what: &'static str,
     /// What is wrong.
     pub message: String,
+    /// Whether somebody may have put work into it; else the disk has lost something.
+    pub edited: bool,
 }
 
 /// Checks every artifact and entry, calling `progress` with the number of those done.
@@ -26,6 +33,8 @@ pub struct Damage {
 /// # Errors
 /// When the disk fails.
 pub fn verify(store: &Store, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Damage>, CacheError> {
+    // Nobody deletes meanwhile, where this process may say so.
+    let _shared = SharedLock::read(&store.layout().gc_lock());
     let mut damages = Vec::new();
     let artifacts = store.artifacts()?;
     let mut whole = BTreeMap::new();
@@ -33,8 +42,8 @@ pub fn verify(store: &Store, progress: &mut dyn FnMut(usize, usize)) -> Result<V
         progress(idx, artifacts.len());
         let problem = check_artifact(store, artifact)?;
         whole.insert(*artifact, problem.is_none());
-        if let Some(message) = problem {
-            damages.push(Damage { digest: *artifact, what: "artifact", message });
+        if let Some((message, edited)) = problem {
+            damages.push(Damage { digest: *artifact, what: "artifact", message, edited });
         }
     }
     progress(artifacts.len(), artifacts.len());
@@ -46,57 +55,72 @@ pub fn verify(store: &Store, progress: &mut dyn FnMut(usize, usize)) -> Result<V
             Err(CacheError::Damaged { message, .. }) => message,
             Err(error) => return Err(error),
         };
-        damages.push(Damage { digest: fingerprint, what: "entry", message });
+        damages.push(Damage { digest: fingerprint, what: "entry", message, edited: false });
     }
     Ok(damages)
 }
 
-fn check_artifact(store: &Store, artifact: &Digest) -> Result<Option<String>, CacheError> {
+/// What is wrong with an artifact, and whether somebody may have put work into it.
+fn check_artifact(store: &Store, artifact: &Digest) -> Result<Option<(String, bool)>, CacheError> {
     let object = store.layout().object(artifact);
+    let damaged = |message: String, edited| Ok(Some((message, edited)));
     let manifest = match Manifest::load(&object) {
         Ok(manifest) => manifest,
-        Err(CacheError::Damaged { message, .. }) => return Ok(Some(format!("`{MANIFEST}` is damaged: {message}"))),
-        Err(CacheError::Fs(error)) if error.is_not_found() => return Ok(Some(format!("`{MANIFEST}` is gone"))),
+        Err(CacheError::Damaged { message, .. }) => {
+            return damaged(format!("`{MANIFEST}` is damaged: {message}"), true);
+        }
+        Err(CacheError::Fs(error)) if error.is_not_found() => return damaged(format!("`{MANIFEST}` is gone"), true),
         Err(error) => return Err(error),
     };
     let found = match record_files(&object, "cache") {
         Ok(found) => found,
-        Err(CacheError::BadOutput { name, problem, .. }) => return Ok(Some(format!("`{name}` {problem}"))),
+        Err(CacheError::BadOutput { name, problem, .. }) => return damaged(format!("`{name}` {problem}"), true),
         Err(error) => return Err(error),
     };
     for (name, file) in &manifest.files {
         match found.get(name) {
-            None => return Ok(Some(format!("`{name}` is gone"))),
+            None => return damaged(format!("`{name}` is gone"), true),
             Some(now) if now.size != file.size => {
-                return Ok(Some(format!("`{name}` has {} bytes, not {}", now.size, file.size)));
+                let message = format!("`{name}` has {} bytes, not {}", now.size, file.size);
+                return damaged(message, is_touched(&object, name));
             }
-            Some(now) if now.digest != file.digest => return Ok(Some(format!("`{name}` has other bytes"))),
+            Some(now) if now.digest != file.digest => {
+                return damaged(format!("`{name}` has other bytes"), is_touched(&object, name));
+            }
             Some(_) => {}
         }
     }
     if let Some(name) = found.keys().find(|name| !manifest.files.contains_key(*name)) {
-        return Ok(Some(format!("`{name}` does not belong there")));
+        return damaged(format!("`{name}` does not belong there"), true);
     }
     let digest = content_digest(&found);
-    Ok((digest != *artifact).then(|| "its content does not match its name".to_owned()))
+    Ok((digest != *artifact).then(|| ("its content does not match its name".to_owned(), false)))
 }
 
-/// Removes what is damaged; the next run makes it again.
+/// Takes what is damaged out of the cache; the next run makes it again. What somebody has edited is moved to the
+/// folder `edited/` in the cache, the rest is removed. Returns what was moved there.
 ///
 /// # Errors
-/// When something cannot be removed.
-pub fn repair(store: &Store, damages: &[Damage]) -> Result<(), CacheError> {
+/// When something cannot be moved or removed.
+pub fn repair(store: &Store, damages: &[Damage]) -> Result<Vec<std::path::PathBuf>, CacheError> {
+    let mut kept = Vec::new();
     for damage in damages {
-        match damage.what {
-            "artifact" => store.remove_object(&damage.digest)?,
-            _ => files::remove_file(&store.layout().entry(&damage.digest))?,
+        let layout = store.layout();
+        match (damage.what, damage.edited) {
+            ("artifact", true) => {
+                let name = format!("{}-{}", damage.digest, Timestamp::now().compact());
+                let aside = layout.edited().join(files::unique_name(&name));
+                files::create_dir_all(&layout.edited())?;
+                store.forget(&damage.digest)?;
+                tree::move_to(&layout.object(&damage.digest), &aside)?;
+                kept.push(aside);
+            }
+            ("artifact", false) => {
+                store.forget(&damage.digest)?;
+                store.remove_object(&damage.digest)?;
+            }
+            _ => files::remove_file(&layout.entry(&damage.digest))?,
         }
     }
-    for fingerprint in store.fingerprints()? {
-        let gone = |artifact| !files::exists(&store.layout().object(artifact));
-        if matches!(store.entry(&fingerprint), Ok(Some(entry)) if gone(&entry.artifact)) {
-            files::remove_file(&store.layout().entry(&fingerprint))?;
-        }
-    }
-    Ok(())
+    Ok(kept)
 }

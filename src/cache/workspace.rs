@@ -10,18 +10,26 @@ use rayon::prelude::*;
 
 use super::{
     CacheEntry, CacheError, Manifest, Provenance, Store,
-    artifact::{CONFIG, MANIFEST, MANIFEST_FORMAT, content_digest, record_files},
+    artifact::{CONFIG, LOGS, MANIFEST, MANIFEST_FORMAT, content_digest, record_files},
+    condition::{Condition, check_object},
     entry::ENTRY_FORMAT,
-    store::{Condition, check_object},
 };
 use crate::{
     digest::Digest,
     fingerprint::StageFingerprint,
-    fs::{LockFile, LockHolder, files, lock::SharedLock},
+    fs::{LockFile, LockHolder, files, lock::SharedLock, tree},
+    sys,
 };
 
 /// How often a waiting process asks for the lock.
 const POLL: Duration = Duration::from_millis(50);
+
+/// What a stage said, and why it failed.
+const STAGE_LOG: &str = "stage.log";
+/// What may have been left by a stage that failed, what says most first.
+const LOG_FILES: [&str; 3] = ["command.log", WORKER_LOG, STAGE_LOG];
+/// Where a stage's own process prints to, below `logs/`.
+pub const WORKER_LOG: &str = "worker.log";
 
 /// The right to make the artifact of one fingerprint, and the folders to do it in. Without it nothing can be
 /// saved; dropped without saving, nothing is left but the checkpoints.
@@ -115,10 +123,17 @@ impl Workspace<'_> {
 
         let records = record_files(&self.out_dir, &provenance.stage)?;
         let artifact = content_digest(&records);
+        // One time for all: see `condition.rs`.
+        let stamp = sys::now_ns();
+        let seal = |path: &Path| {
+            files::share_with_group(path)?;
+            files::set_writable(path, false)?;
+            files::set_mtime(path, stamp)
+        };
         records.par_iter().try_for_each(|(name, _)| {
             let path = self.out_dir.join(name);
             files::sync_file(&path)?;
-            files::set_writable(&path, false)
+            seal(&path)
         })?;
         let manifest = Manifest {
             format: MANIFEST_FORMAT,
@@ -130,7 +145,7 @@ impl Workspace<'_> {
         };
         let manifest_path = self.out_dir.join(MANIFEST);
         files::write_new(&manifest_path, &pretty(&manifest, &manifest_path)?)?;
-        files::set_writable(&manifest_path, false)?;
+        seal(&manifest_path)?;
         let mut dirs: Vec<PathBuf> = manifest
             .files
             .keys()
@@ -150,45 +165,61 @@ impl Workspace<'_> {
         let entry = CacheEntry { format: ENTRY_FORMAT, fingerprint, artifact, size, metrics, provenance };
         let entry_path = layout.entry(&self.fingerprint);
         files::write_atomic(&entry_path, &pretty(&entry, &entry_path)?)?;
-        let _ = files::remove_dir_all(&self.work_dir);
+        let _ = tree::remove_dir_all(&self.work_dir);
+        let _ = tree::remove_dir_all(&layout.logs(&self.fingerprint));
         Ok((entry, moved))
+    }
+
+    /// Keeps what the stage printed before it failed, with `summary` as one file more. Returns the file that says
+    /// most, if there is room for any.
+    pub fn keep_logs(&self, summary: &str) -> Option<PathBuf> {
+        let logs = self.store.layout().logs(&self.fingerprint);
+        let _ = tree::remove_dir_all(&logs);
+        let printed = self.out_dir.join(LOGS);
+        if printed.is_dir() {
+            files::create_dir_all(&files::parent_of(&logs)).ok()?;
+            tree::move_to(&printed, &logs).ok()?;
+        }
+        files::create_dir_all(&logs).ok()?;
+        let _ = files::write_atomic_unsynced(&logs.join(STAGE_LOG), summary.as_bytes());
+        let says = |name: &&str| files::size_and_mtime(&logs.join(name)).is_ok_and(|(size, _)| size > 0);
+        LOG_FILES.into_iter().find(says).map(|name| logs.join(name))
     }
 
     fn publish(&self, artifact: &Digest, aside: &Path) -> Result<bool, CacheError> {
         let layout = self.store.layout();
         let object = layout.object(artifact);
-        let parent = files::parent_of(&object);
-        files::create_dir_all(&parent)?;
         // Whoever deletes waits until the artifact is pinned; two who save the same content take turns.
         let _shared = SharedLock::read(&layout.gc_lock())?;
-        let _turn = SharedLock::write(&parent.join(".lock"))?;
+        let _turn = self.store.turn(artifact)?;
         self.store.write_pin(artifact)?;
         let mut moved = false;
         if files::exists(&object) {
             match check_object(&object, artifact)? {
                 Condition::Whole => return Ok(false),
                 Condition::Damaged { edited: true, .. } => {
-                    moved = self.store.move_aside(artifact, aside)?;
+                    self.store.set_aside(artifact, aside)?;
+                    moved = true;
                 }
-                Condition::Damaged { .. } => {}
-            }
-            if !moved {
-                self.store.remove_object(artifact)?;
+                Condition::Damaged { .. } => {
+                    self.store.forget(artifact)?;
+                    self.store.remove_object(artifact)?;
+                }
             }
         }
         files::rename(&self.out_dir, &object)?;
         files::set_writable(&object, false)?;
-        files::sync_dir(&parent);
+        files::sync_dir(&files::parent_of(&object));
         Ok(moved)
     }
 }
 
 impl Drop for Workspace<'_> {
     fn drop(&mut self) {
-        let _ = files::remove_dir_all(&self.out_dir);
+        let _ = tree::remove_dir_all(&self.out_dir);
         // An empty folder says nothing; one with checkpoints is what the next run starts from.
         if files::list(&self.work_dir).is_ok_and(|names| names.is_empty()) {
-            let _ = files::remove_dir_all(&self.work_dir);
+            let _ = tree::remove_dir_all(&self.work_dir);
         }
     }
 }
@@ -217,11 +248,23 @@ pub(super) fn sweep(dir: &Path) -> Result<(), CacheError> {
         let path = dir.join(name.strip_suffix(".lock").unwrap_or(&name));
         if let Ok(_lock) = LockFile::try_acquire(&lock_path(&path))? {
             if path.is_dir() {
-                files::remove_dir_all(&path)?;
+                tree::remove_dir_all(&path)?;
             } else {
                 files::remove_file(&path)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Removes locks that dead processes left. A lock that is in use stays, and so does what is no lock of a stage.
+///
+/// # Errors
+/// When the folder cannot be read or a lock not removed.
+pub(super) fn sweep_locks(dir: &Path) -> Result<(), CacheError> {
+    for name in files::list(dir)?.iter().filter(|name| name.strip_suffix(".lock").is_some()) {
+        // Taking a lock and letting it go removes it.
+        drop(LockFile::try_acquire(&dir.join(name))?);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     Session, bench, cache, completions, doctor, explain, graph, init, log, metrics, plan, predict, run as run_command,
-    schema, status,
+    schema, stage_worker, status,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -124,6 +124,9 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
+    /// Execute one stage that another process describes on stdin.
+    #[command(hide = true)]
+    StageWorker,
 }
 
 /// Runs the subcommand.
@@ -148,6 +151,7 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Schema(args) => schema::run(&args, session),
         Command::Doctor(args) => doctor::run(&args, session),
         Command::Completions(args) => completions::run(&args, session),
+        Command::StageWorker => stage_worker::run(session),
     }
 }
 

@@ -35,7 +35,8 @@ pub enum CacheCommand {
     Ls,
     /// Read every byte and compare it with its digest.
     Verify {
-        /// Remove what is damaged; the next run makes it again.
+        /// Take what is damaged out of the cache; the next run makes it again. What somebody has edited is kept
+        /// aside, the rest is removed.
         #[arg(long)]
         repair: bool,
     },
@@ -154,7 +155,10 @@ fn verify_all(store: &Store, repair: bool, session: &Session) -> Result<(), Erro
     }
     if repair {
         store.create()?;
-        verify::repair(store, &damages)?;
+        let kept = verify::repair(store, &damages)?;
+        for path in kept {
+            session.warn(&format!("somebody changed an artifact; that copy is now at `{}`", path.display()));
+        }
         session.note("removed; the next run makes them again");
         return Ok(());
     }
@@ -174,6 +178,8 @@ fn collect(project: &Project, store: &Store, args: &GcArgs, session: &Session) -
             "freed_bytes": selected.freed,
             "kept_bytes": selected.kept,
             "checkpoints": selected.checkpoints,
+            "logs": selected.logs,
+            "of_other_users": selected.foreign,
         }));
     }
     for artifact in &selected.artifacts {
@@ -181,6 +187,9 @@ fn collect(project: &Project, store: &Store, args: &GcArgs, session: &Session) -
     }
     if !selected.checkpoints.is_empty() {
         session.note(&format!("checkpoints of {} stages that are done or given up", selected.checkpoints.len()));
+    }
+    if !selected.foreign.is_empty() {
+        session.note(&format!("{} artifacts of other users stay: only they can delete them", selected.foreign.len()));
     }
     let word = if args.dry_run { "would be freed" } else { "freed" };
     let (count, freed, kept) = (selected.artifacts.len(), text::bytes(selected.freed), text::bytes(selected.kept));

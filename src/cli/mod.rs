@@ -16,6 +16,7 @@ pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod session;
+pub mod stage_worker;
 pub mod status;
 pub mod table;
 

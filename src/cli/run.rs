@@ -1,11 +1,11 @@
 //! `run`: run what changed, restore the rest.
 
-use super::{PipelineArgs, Session, load};
+use super::{PipelineArgs, Session, load, stage_worker};
 use crate::{
     error::Error,
     fs::FsError,
-    runner::{Cancel, RunEvent, RunOptions, Runner, Selection, StageExecutor},
-    stage::{self, StageConfig, StageContext, StageError, StageOutcome},
+    runner::{Cancel, RunEvent, RunOptions, Runner, Selection, StageExecutor, StageJob},
+    stage::{self, StageError, StageOutcome, StageReporter},
 };
 
 const EXAMPLES: &str = "\
@@ -13,7 +13,8 @@ Examples:
   simsiam-pipe run pipelines/intel.yaml
   simsiam-pipe run --stage 'fit_*'                         only these and what they need
   simsiam-pipe run --set stages.pretrain.with.epochs=5     with another value
-  simsiam-pipe run --force report --json                   report anew, events for a program";
+  simsiam-pipe run --force report --json                   report anew, events for a program
+  simsiam-pipe run --isolate --jobs 2 --keep-going         each stage in a process of its own";
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,9 @@ pub struct RunArgs {
     /// After a failure go on with the stages that do not depend on it.
     #[arg(long, short)]
     pub keep_going: bool,
+    /// Execute each stage in a process of its own: one that crashes or runs out of memory fails alone.
+    #[arg(long)]
+    pub isolate: bool,
 }
 
 /// Which stages, and whether to believe the cache.
@@ -64,12 +68,12 @@ impl SelectionArgs {
     }
 }
 
-/// Does the real work of stages.
+/// Does the real work of stages, in this process.
 pub struct RealExecutor;
 
 impl StageExecutor for RealExecutor {
-    fn execute(&self, config: &StageConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
-        stage::execute(config, ctx)
+    fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
+        stage::execute(&job.config, &job.context(reporter))
     }
 }
 
@@ -82,8 +86,12 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), Error> {
     let (project, store) = session.open()?;
     let cancel = Cancel::install().map_err(FsError::at("listen to signals in", &project.root))?;
     let observer = session.observer();
-    let runner =
-        Runner { project: &project, store: &store, executor: &RealExecutor, observer: &*observer, cancel: &cancel };
+    let isolated = args.isolate.then(stage_worker::executor).transpose()?;
+    let executor: &dyn StageExecutor = match &isolated {
+        Some(isolated) => isolated,
+        None => &RealExecutor,
+    };
+    let runner = Runner { project: &project, store: &store, executor, observer: &*observer, cancel: &cancel };
     let options = RunOptions { jobs: usize::from(args.jobs), keep_going: args.keep_going, ..args.selection.options() };
     if !args.dry_run {
         runner.run(&pipeline, &options)?;

@@ -51,6 +51,13 @@ impl Session {
         }
     }
 
+    /// Starts the pool with this many threads, unless the command line has said how many.
+    pub fn start_threads_unless_asked(&self, threads: usize) {
+        if self.global.threads.is_none() {
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        }
+    }
+
     /// Whether stdout is for programs.
     pub fn json(&self) -> bool {
         self.global.json

@@ -1,14 +1,17 @@
 //! Reading, atomic writing, digests, permissions and links.
+//!
+//! Whatever changes the disk first asks [`fault`], which tests use to stop the program there.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::FsError;
+pub use super::tree::remove_dir_all;
+use super::{FsError, fault, shared::share_like_parent, temporary};
 use crate::digest::Digest;
 
 /// Files up to this size are hashed from one read.
@@ -41,7 +44,20 @@ pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
 /// # Errors
 /// When that fails.
 pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
-    fs::create_dir_all(path).map_err(FsError::at("create the folder", path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(path);
+    if parent != path {
+        create_dir_all(&parent)?;
+    }
+    match fault::change().and_then(|()| fs::create_dir(path)) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) => share_like_parent(path),
+        Err(error) => Err(error),
+    }
+    .map_err(FsError::at("create the folder", path))
 }
 
 /// Whether something is there, a dangling link included.
@@ -62,20 +78,8 @@ pub fn unique_name(stem: &str) -> String {
 /// # Errors
 /// When any step fails; the old content is then still there.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let parent = parent_of(path);
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temp = parent.join(unique_name(&format!(".{name}")));
-    let written = (|| {
-        let mut file = File::create_new(&temp).map_err(FsError::at("write", path))?;
-        file.write_all(bytes).map_err(FsError::at("write", path))?;
-        file.sync_all().map_err(FsError::at("write", path))?;
-        fs::rename(&temp, path).map_err(FsError::at("write", path))
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temp);
-    }
-    written?;
-    sync_dir(&parent);
+    replace(path, bytes, true).map_err(FsError::at("write", path))?;
+    sync_dir(&parent_of(path));
     Ok(())
 }
 
@@ -84,12 +88,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 /// # Errors
 /// When any step fails.
 pub fn write_atomic_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temp = parent_of(path).join(unique_name(&format!(".{name}")));
-    fs::write(&temp, bytes).and_then(|()| fs::rename(&temp, path)).map_err(|error| {
+    replace(path, bytes, false).map_err(FsError::at("write", path))
+}
+
+fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let (mut file, temp) = temporary::create_file(path)?;
+    let written = fault::change()
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
+        .and_then(|()| fault::change())
+        .and_then(|()| fs::rename(&temp, path));
+    if written.is_err() {
         let _ = fs::remove_file(&temp);
-        FsError::at("write", path)(error)
-    })
+    }
+    written
 }
 
 /// Writes a new file and waits until it is on disk. Refuses to overwrite.
@@ -97,17 +109,35 @@ pub fn write_atomic_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 /// # Errors
 /// When it exists or cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let mut file = File::create_new(path).map_err(FsError::at("create", path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(FsError::at("write", path))
+    let mut file = fault::change().and_then(|()| File::create_new(path)).map_err(FsError::at("create", path))?;
+    fault::change()
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all())
+        .map_err(FsError::at("write", path))
 }
 
-/// Appends to a file in one write, so that lines of different processes never mix.
+/// Appends a line to a file in one write, so that lines of different processes never mix. A line that a full
+/// disk cut off is ended first.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(FsError::at("write", path))?;
-    file.write_all(bytes).map_err(FsError::at("write", path))
+pub fn append_line(path: &Path, line: &[u8]) -> Result<(), FsError> {
+    let append = || {
+        fault::change()?;
+        let new = !exists(path);
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        if new {
+            share_like_parent(path)?;
+        }
+        let mut last = [b'\n'];
+        if file.metadata()?.len() > 0 {
+            file.seek(io::SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        let end: &[u8] = if last == [b'\n'] { b"" } else { b"\n" };
+        file.write_all(&[end, line, b"\n"].concat())
+    };
+    append().map_err(FsError::at("write", path))
 }
 
 /// Opens a file for writing from the start, for a child's output.
@@ -115,7 +145,7 @@ pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 /// # Errors
 /// When it cannot be created.
 pub fn create(path: &Path) -> Result<File, FsError> {
-    File::create(path).map_err(FsError::at("create", path))
+    fault::change().and_then(|()| File::create(path)).map_err(FsError::at("create", path))
 }
 
 /// Waits until a file's bytes are on disk.
@@ -123,7 +153,7 @@ pub fn create(path: &Path) -> Result<File, FsError> {
 /// # Errors
 /// When the disk refuses.
 pub fn sync_file(path: &Path) -> Result<(), FsError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(FsError::at("write", path))
+    fault::change().and_then(|()| File::open(path)).and_then(|file| file.sync_all()).map_err(FsError::at("write", path))
 }
 
 /// Waits until a folder's entries are on disk, where the file system can do that.
@@ -138,7 +168,7 @@ pub fn sync_dir(path: &Path) {
 /// # Errors
 /// When that fails.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
-    fs::rename(from, to).map_err(FsError::at("rename", from))
+    fault::change().and_then(|()| fs::rename(from, to)).map_err(FsError::at("rename", from))
 }
 
 /// Removes a file if it is there.
@@ -146,33 +176,9 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
 /// # Errors
 /// When it is there and cannot be removed.
 pub fn remove_file(path: &Path) -> Result<(), FsError> {
-    match fs::remove_file(path) {
+    match fault::change().and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FsError::at("remove", path)(error)),
         _ => Ok(()),
-    }
-}
-
-/// Removes a folder with everything in it, read-only parts included. Links are removed, not followed.
-///
-/// # Errors
-/// When something in it cannot be removed.
-pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
-            make_dirs_writable(path);
-            fs::remove_dir_all(path).map_err(FsError::at("remove", path))
-        }
-    }
-}
-
-fn make_dirs_writable(path: &Path) {
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o755));
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_dirs_writable(&entry.path());
-        }
     }
 }
 
@@ -183,7 +189,9 @@ fn make_dirs_writable(path: &Path) {
 pub fn set_writable(path: &Path, writable: bool) -> Result<(), FsError> {
     let mode = fs::metadata(path).map_err(FsError::at("read", path))?.permissions().mode();
     let mode = if writable { mode | 0o200 } else { mode & !0o222 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(FsError::at("change the permissions of", path))
+    fault::change()
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .map_err(FsError::at("change the permissions of", path))
 }
 
 /// Whether a file can be created in this folder.
@@ -203,14 +211,26 @@ pub fn size_and_mtime(path: &Path) -> Result<(u64, i64), FsError> {
     Ok((meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec()))
 }
 
-/// Sets the time of last change to now.
+/// Sets the time of last change, in nanoseconds since 1970.
 ///
 /// # Errors
 /// When that is not allowed.
-pub fn touch(path: &Path) -> Result<(), FsError> {
-    File::open(path)
-        .and_then(|file| file.set_modified(std::time::SystemTime::now()))
+pub fn set_mtime(path: &Path, nanoseconds: i64) -> Result<(), FsError> {
+    let time = std::time::Duration::from_nanos(nanoseconds.unsigned_abs());
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    let time = if nanoseconds < 0 { epoch.checked_sub(time) } else { epoch.checked_add(time) };
+    fault::change()
+        .and_then(|()| File::open(path))
+        .and_then(|file| file.set_modified(time.unwrap_or(epoch)))
         .map_err(FsError::at("change the time of", path))
+}
+
+/// Gives the group of a shared folder the rights on a file that was made in it by other means than this module.
+///
+/// # Errors
+/// When the permissions cannot be changed.
+pub fn share_with_group(path: &Path) -> Result<(), FsError> {
+    share_like_parent(path).map_err(FsError::at("change the permissions of", path))
 }
 
 /// BLAKE3 digest of a file's bytes. Large files use every thread.
@@ -277,7 +297,7 @@ pub fn read_link(path: &Path) -> Option<PathBuf> {
 /// # Errors
 /// When the file system cannot do that.
 pub fn hard_link(path: &Path, name: &Path) -> Result<(), FsError> {
-    match fs::hard_link(path, name) {
+    match fault::change().and_then(|()| fs::hard_link(path, name)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(FsError::at("link", name)(error)),
         _ => Ok(()),
     }
@@ -288,11 +308,7 @@ pub fn hard_link(path: &Path, name: &Path) -> Result<(), FsError> {
 /// # Errors
 /// When the link cannot be made.
 pub fn replace_symlink(link: &Path, target: &Path) -> Result<(), FsError> {
-    let temp = parent_of(link).join(unique_name(".link"));
-    std::os::unix::fs::symlink(target, &temp).and_then(|()| fs::rename(&temp, link)).map_err(|error| {
-        let _ = fs::remove_file(&temp);
-        FsError::at("create the link", link)(error)
-    })
+    temporary::replace_link(link, target).map_err(FsError::at("create the link", link))
 }
 
 /// The path without links and `..`.
@@ -346,6 +362,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_cut_off_does_not_swallow_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        append_line(&path, b"one").unwrap();
+        fs::write(&path, "one\ntw").unwrap();
+        append_line(&path, b"three").unwrap();
+        append_line(&path, b"four").unwrap();
+        assert_eq!(read(&path).unwrap(), b"one\ntw\nthree\nfour\n");
+    }
+
+    #[test]
     fn large_and_small_files_have_the_digest_of_their_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.bin");
@@ -354,18 +381,6 @@ mod tests {
             fs::write(&path, &bytes).unwrap();
             assert_eq!(digest_file(&path).unwrap(), Digest::of(&bytes), "length {len}");
         }
-    }
-
-    #[test]
-    fn read_only_trees_can_be_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = dir.path().join("tree");
-        create_dir_all(&tree.join("sub")).unwrap();
-        fs::write(tree.join("sub/a"), "x").unwrap();
-        set_writable(&tree.join("sub"), false).unwrap();
-        remove_dir_all(&tree).unwrap();
-        assert!(!exists(&tree));
-        remove_dir_all(&tree).unwrap();
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl FsError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
+    /// Whether this process may not write there.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    }
+
     /// What the user can do, if we know.
     pub fn help(&self) -> Option<&'static str> {
         match self.source.kind() {

@@ -2,14 +2,14 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::FsError;
+use super::{FsError, fault, shared::share_like_parent};
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +37,7 @@ impl LockFile {
     /// When the file cannot be created or the file system has no locks.
     pub fn try_acquire(path: &Path) -> Result<Result<Self, Option<LockHolder>>, FsError> {
         loop {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(FsError::at("create the lock", path))?;
+            let mut file = open(path).map_err(FsError::at("create the lock", path))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -81,7 +75,8 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Where the fault strikes, nobody sees the difference: a free lock.
+        let _ = fault::change().and_then(|()| fs::remove_file(&self.path));
     }
 }
 
@@ -113,14 +108,19 @@ impl SharedLock {
     }
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    fault::change()?;
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+    share_like_parent(path)?;
+    Ok(file)
+}
+
+/// One that is there can be locked by those, too, who may not write it.
 fn open_shared(path: &Path) -> Result<File, FsError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(FsError::at("create the lock", path))
+    match open(path) {
+        Ok(file) => Ok(file),
+        Err(error) => File::open(path).map_err(|_| FsError::at("create the lock", path)(error)),
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,16 @@
 //!
 //! Every error names what was tried and on which path.
 
+mod fault;
 pub mod files;
 pub mod fs_error;
 pub mod lock;
+pub mod shared;
+mod temporary;
+pub mod tree;
 pub mod walk;
 
 pub use fs_error::FsError;
 pub use lock::{LockFile, LockHolder};
+pub use temporary::{TemporaryDir, sweep_temporaries};
 pub use walk::{FileStat, Ignore, WalkedFile, walk};

@@ -295,9 +295,10 @@ impl RunObserver for Console {
                     metrics: metrics.clone(),
                 });
             }
-            RunEvent::StageFailed { stage, .. } => {
+            RunEvent::StageFailed { stage, log, .. } => {
                 let seconds = Self::end(state, stage).map(|time| time.as_secs_f64());
-                self.line(&format!("  {stage:<width$}  {}", self.paint.red("failed"), width = state.width));
+                let log = log.as_ref().map(|log| format!("; its log is at `{log}`")).unwrap_or_default();
+                self.line(&format!("  {stage:<width$}  {}{log}", self.paint.red("failed"), width = state.width));
                 state.rows.push(Row { stage: stage.clone(), result: "failed", seconds, metrics: Metrics::new() });
             }
             RunEvent::StageCancelled { stage } => {

@@ -124,6 +124,8 @@ pub enum RunEvent {
         message: String,
         /// What to do.
         help: Option<String>,
+        /// Where what it said is kept.
+        log: Option<String>,
     },
     /// A stage stopped because the user asked; checkpoints are kept.
     StageCancelled {

@@ -1,6 +1,6 @@
 //! A run from beginning to end: plan, walk through the stages, lockfile, history.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::OnceLock, time::Instant};
 
 use super::{
     Cancel, Plan, RunEvent, RunObserver, RunnerError, Selection, StageExecutor,
@@ -12,11 +12,11 @@ use super::{
 use crate::{
     cache::{
         Project, Sources, Store,
-        history::{Action, RunRecord, StageRecord},
+        history::{Action, HISTORY_FORMAT, RunRecord, StageRecord},
     },
     config::Pipeline,
     digest::Digest,
-    fs::files,
+    fs::{files, sweep_temporaries},
     lockfile::Lockfile,
     stage::ArtifactKind,
     sys::Timestamp,
@@ -113,6 +113,10 @@ impl Runner<'_> {
         let mut lockfile = Lockfile::load(&lockfile_path)?;
         let selected = options.selection.apply(pipeline)?;
         self.store.create()?;
+        // What a process that was killed left beside the lockfile and the links.
+        for path in [&lockfile_path, &self.project.run_link(&pipeline.name, "any")] {
+            sweep_temporaries(&files::parent_of(path));
+        }
         let sources = Sources::new(self.store.layout().clone());
         let planner = self.planner(pipeline, &lockfile, &sources, options);
 
@@ -126,7 +130,8 @@ impl Runner<'_> {
             self.observer.on_event(&RunEvent::StagePlanned { plan: decision.planned });
         }
 
-        let walk = Walk { runner: self, planner: &planner, pipeline, options, forced: &selected.forced };
+        let walk =
+            Walk { runner: self, planner: &planner, pipeline, options, forced: &selected.forced, git: OnceLock::new() };
         let (done, failures) = walk.run(&selected.stages);
 
         let outcome = match (self.cancel.is_set() && done.len() < selected.stages.len(), failures.is_empty()) {
@@ -184,7 +189,7 @@ impl Runner<'_> {
             metrics: BTreeMap::new(),
         });
         RunRecord {
-            format: 1,
+            format: HISTORY_FORMAT,
             began,
             seconds,
             pipeline: pipeline.name.clone(),

@@ -7,31 +7,38 @@ pub mod cancel;
 pub mod console;
 pub mod event;
 pub mod execute;
+pub mod isolate;
+pub mod job;
 pub mod links;
 pub mod plan;
 pub mod planner;
+mod reporter;
 pub mod runner_error;
 pub mod selection;
 mod stage_run;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod text;
+pub mod worker;
 
 pub use cancel::Cancel;
 pub use event::{RunEvent, RunObserver};
 pub use execute::{RunOptions, RunSummary, Runner};
+pub use isolate::IsolatedExecutor;
+pub use job::StageJob;
 pub use plan::{Plan, PlannedStage, Reason, Verdict};
 pub use planner::Planner;
 pub use runner_error::RunnerError;
 pub use selection::Selection;
 
-use crate::stage::{StageConfig, StageContext, StageError, StageOutcome};
+use crate::stage::{StageError, StageOutcome, StageReporter};
 
-/// Who does the work of a stage: [`crate::stage::execute`], or something quick in tests.
+/// Who does the work of a stage, and where: [`crate::stage::execute`] in this process, [`IsolatedExecutor`] in one
+/// of its own, or something quick in tests. Nothing else knows.
 pub trait StageExecutor: Sync {
-    /// Reads inputs and leaves outputs as `ctx` says.
+    /// Reads inputs and leaves outputs as the job says.
     ///
     /// # Errors
     /// When the stage fails or is cancelled.
-    fn execute(&self, config: &StageConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError>;
+    fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError>;
 }

@@ -208,6 +208,7 @@ mod tests {
                 host: "h".into(),
                 device: "cpu".into(),
                 tool_version: "0".into(),
+                git: None,
                 wall_seconds: 1.0,
                 peak_rss_bytes: 0,
             },

@@ -108,6 +108,14 @@ pub enum FailureCause {
         /// As written.
         path: String,
     },
+    /// Somebody changed an artifact while the stage was reading it.
+    #[error("the output of `{stage}` was changed while this stage read it, so its result is dropped: {message}")]
+    InputChanged {
+        /// The stage that made it.
+        stage: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// A defect of this program.
     #[error("the stage panicked: {message}")]
     Panic {
@@ -127,6 +135,9 @@ impl FailureCause {
             Self::Stage(error) => error.help().map(str::to_owned),
             Self::Cache(error) => error.help().map(str::to_owned),
             Self::Runner(error) => error.help(),
+            Self::InputChanged { .. } => {
+                Some("run again: what was changed is kept aside, and the stage that made it runs anew".into())
+            }
             Self::SourceChanged { .. } => Some("run again when nobody writes there any more".into()),
             Self::Panic { .. } => Some("this is a defect of simsiam-pipe: please report it with this message".into()),
         }

@@ -1,33 +1,32 @@
 //! Takes one stage after the other: restores it or executes it, independent ones side by side.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    sync::{Mutex, PoisonError, mpsc},
+    path::{Path, PathBuf},
+    sync::{OnceLock, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
-    RunEvent, RunOptions, Runner, RunnerError, Verdict,
-    event::{Holder, Level, Metrics},
+    RunEvent, RunOptions, Runner, RunnerError, StageJob, Verdict,
+    event::{Holder, Metrics},
     execute::StageSummary,
     links,
     planner::{Decision, Known, Planner, parents},
+    reporter::Reporter,
     runner_error::{FailureCause, StageFailure, chain},
+    worker::panic_message,
 };
 use crate::{
-    cache::{CacheEntry, CacheError, CacheStatus, Provenance, history::Action, workspace::Claim},
+    cache::{CacheEntry, CacheError, CacheStatus, Provenance, Workspace, history::Action, workspace::Claim},
     config::{Pipeline, Stage, render_resolved},
     digest::Digest,
-    stage::{InputArtifact, StageContext, StageError, StageReporter},
-    sys::{self, Timestamp},
+    lockfile::Lockfile,
+    stage::{InputArtifact, StageError},
+    sys::{self, GitState, Timestamp},
 };
-
-/// Progress of a stage is passed on this often at most.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// One walk through the selected stages.
 pub(super) struct Walk<'a> {
@@ -36,6 +35,20 @@ pub(super) struct Walk<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) options: &'a RunOptions,
     pub(super) forced: &'a BTreeSet<&'a str>,
+    /// What the project is at; asked for when the first stage executes.
+    pub(super) git: OnceLock<Option<GitState>>,
+}
+
+/// Why a stage failed, and where what it said is kept.
+struct Failed {
+    error: FailureCause,
+    log: Option<PathBuf>,
+}
+
+impl<E: Into<FailureCause>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), log: None }
+    }
 }
 
 /// Stages that are up to date, with their cache entries.
@@ -83,16 +96,17 @@ impl Walk<'_> {
                     Ok(finished) => {
                         done.insert(stage.name.clone(), finished);
                     }
-                    Err(FailureCause::Stage(StageError::Cancelled)) => {
+                    Err(Failed { error: FailureCause::Stage(StageError::Cancelled), .. }) => {
                         lost.insert(&stage.name);
                         self.tell(&RunEvent::StageCancelled { stage: stage.name.clone() });
                     }
-                    Err(error) => {
+                    Err(Failed { error, log }) => {
                         lost.insert(&stage.name);
                         self.tell(&RunEvent::StageFailed {
                             stage: stage.name.clone(),
                             message: chain(&error),
                             help: error.help(),
+                            log: log.map(|log| self.runner.project.display(&log).to_string()),
                         });
                         failures.push(StageFailure { stage: stage.name.clone(), error });
                     }
@@ -102,17 +116,17 @@ impl Walk<'_> {
         (done, failures)
     }
 
-    fn tell(&self, event: &RunEvent) {
+    pub(super) fn tell(&self, event: &RunEvent) {
         self.runner.observer.on_event(event);
     }
 
     /// Restores or executes one stage whose inputs are all there.
-    fn bring_up_to_date(&self, stage: &Stage, known: &Known) -> Result<(StageSummary, CacheEntry), FailureCause> {
+    fn bring_up_to_date(&self, stage: &Stage, known: &Known) -> Result<(StageSummary, CacheEntry), Failed> {
         let store = self.runner.store;
         let forced = self.forced.contains(stage.name.as_str());
         let Decision { planned, fingerprint, status } = self.planner.decide(stage, known, forced).map_err(Box::new)?;
         let (Some(fingerprint), Some(digest)) = (fingerprint, planned.fingerprint) else {
-            return Err(FailureCause::Panic { message: "a stage was started before what it needs".into() });
+            return Err(FailureCause::Panic { message: "a stage was started before what it needs".into() }.into());
         };
         if !parents(stage).is_empty() {
             self.tell(&RunEvent::StagePlanned { plan: planned.clone() });
@@ -120,10 +134,7 @@ impl Walk<'_> {
         if let (Verdict::Hit { .. }, CacheStatus::Hit(entry)) = (&planned.verdict, &status)
             && store.pin(&entry.artifact)?
         {
-            return self.restore(stage, digest, entry);
-        }
-        if let CacheStatus::Damaged { entry: Some(entry), edited: true, .. } = &status {
-            self.move_edited_aside(stage, &entry.artifact)?;
+            return Ok(self.restore(stage, digest, entry)?);
         }
 
         let mut waited = false;
@@ -135,13 +146,18 @@ impl Walk<'_> {
             !self.runner.cancel.is_set()
         })?;
         let Claim::Granted(workspace) = claim else { return Err(StageError::Cancelled.into()) };
-        // Whoever held the lock may have made just what we need.
-        if (waited || !(forced || self.options.no_cache))
-            && let CacheStatus::Hit(entry) = store.lookup(&digest)?
-            && store.pin(&entry.artifact)?
-        {
-            drop(workspace);
-            return self.restore(stage, digest, &entry);
+        match store.lookup(&digest)? {
+            // Whoever held the lock may have made just what we need.
+            CacheStatus::Hit(entry)
+                if (waited || !(forced || self.options.no_cache)) && store.pin(&entry.artifact)? =>
+            {
+                drop(workspace);
+                return Ok(self.restore(stage, digest, &entry)?);
+            }
+            CacheStatus::Damaged { entry: Some(entry), edited: true, .. } => {
+                self.move_edited_aside(stage, &entry.artifact)?;
+            }
+            _ => {}
         }
 
         self.tell(&RunEvent::StageStarted {
@@ -153,10 +169,20 @@ impl Walk<'_> {
         if self.options.jobs <= 1 {
             sys::reset_peak_rss();
         }
-        let metrics = self.execute(stage, known, workspace.out_dir(), workspace.work_dir())?;
-        if let Some(input) = self.planner.changed_source(stage).map_err(Box::new)? {
-            return Err(FailureCause::SourceChanged { key: format!("with.{}", input.key), path: input.path });
-        }
+        let git = self.git.get_or_init(|| {
+            let lockfile = std::path::absolute(Lockfile::path_for(&self.pipeline.path)).unwrap_or_default();
+            GitState::of(&self.runner.project.root, &[&lockfile])
+        });
+        let reporter = Reporter::new(self, &stage.name);
+        let job = self.job(stage, known, digest, &workspace);
+        let metrics = match self.execute(stage, known, &job, &reporter) {
+            Ok(metrics) => metrics,
+            Err(error @ FailureCause::Stage(StageError::Cancelled)) => return Err(error.into()),
+            Err(error) => {
+                let log = workspace.keep_logs(&reporter.log(&chain(&error)));
+                return Err(Failed { error, log });
+            }
+        };
         let provenance = Provenance {
             pipeline: self.pipeline.name.clone(),
             stage: stage.name.clone(),
@@ -164,8 +190,9 @@ impl Walk<'_> {
             host: sys::host_name(),
             device: "cpu".to_owned(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            git: git.clone(),
             wall_seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-            peak_rss_bytes: sys::peak_rss_bytes(),
+            peak_rss_bytes: reporter.program_peak_bytes().unwrap_or_else(sys::peak_rss_bytes),
         };
         let config_yaml = render_resolved(stage).map_err(|error| Box::new(RunnerError::Parameters(error)))?;
         let aside = links::aside_path(&self.runner.project.run_link(&self.pipeline.name, &stage.name));
@@ -173,6 +200,7 @@ impl Walk<'_> {
         if moved {
             self.tell_moved(stage, &aside);
         }
+        self.move_strangers_aside(stage, &entry.artifact)?;
         let path = self.link(stage, &entry.artifact)?;
         let before = self.planner.lockfile.stages.get(&stage.name).map(|locked| locked.artifact);
         self.tell(&RunEvent::StageFinished {
@@ -192,6 +220,7 @@ impl Walk<'_> {
         digest: Digest,
         entry: &CacheEntry,
     ) -> Result<(StageSummary, CacheEntry), FailureCause> {
+        self.move_strangers_aside(stage, &entry.artifact)?;
         let path = self.link(stage, &entry.artifact)?;
         self.tell(&RunEvent::StageRestored {
             stage: stage.name.clone(),
@@ -203,31 +232,52 @@ impl Walk<'_> {
         Ok((summary(stage, Action::Restored, digest, entry), entry.clone()))
     }
 
-    fn execute(&self, stage: &Stage, known: &Known, out_dir: &Path, work_dir: &Path) -> Result<Metrics, FailureCause> {
-        let store = self.runner.store;
+    fn job(&self, stage: &Stage, known: &Known, fingerprint: Digest, workspace: &Workspace<'_>) -> StageJob {
+        let layout = self.runner.store.layout();
         let mut inputs: BTreeMap<String, Vec<InputArtifact>> = BTreeMap::new();
         for (name, stages) in &stage.inputs {
             let artifacts = inputs.entry(name.clone()).or_default();
             for parent in stages {
                 if let Some(digest) = known.get(parent) {
-                    let dir = store.layout().object(digest);
+                    let dir = layout.object(digest);
                     artifacts.push(InputArtifact { stage: parent.clone(), digest: *digest, dir });
                 }
             }
         }
-        let reporter = Reporter { walk: self, stage: &stage.name, last_progress: Mutex::new(None) };
-        let ctx = StageContext {
-            pipeline: &self.pipeline.name,
-            stage: &stage.name,
-            inputs: &inputs,
-            out_dir,
-            work_dir,
-            project_root: &self.runner.project.root,
+        StageJob {
+            fingerprint,
+            pipeline: self.pipeline.name.clone(),
+            stage: stage.name.clone(),
+            config: stage.config.clone(),
+            inputs,
+            out_dir: workspace.out_dir().to_owned(),
+            work_dir: workspace.work_dir().to_owned(),
+            project_root: self.runner.project.root.clone(),
             seed: stage.seed,
-            reporter: &reporter,
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.runner.executor.execute(&stage.config, &ctx)))
+            threads: (rayon::current_num_threads() / self.options.jobs.max(1)).max(1),
+        }
+    }
+
+    /// Executes a stage and checks that nobody has changed what it read.
+    fn execute(
+        &self,
+        stage: &Stage,
+        known: &Known,
+        job: &StageJob,
+        reporter: &Reporter<'_>,
+    ) -> Result<Metrics, FailureCause> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.runner.executor.execute(job, reporter)))
             .map_err(|payload| FailureCause::Panic { message: panic_message(&*payload) })??;
+        if let Some(input) = self.planner.changed_source(stage).map_err(Box::new)? {
+            return Err(FailureCause::SourceChanged { key: format!("with.{}", input.key), path: input.path });
+        }
+        for parent in parents(stage) {
+            if let Some(artifact) = known.get(parent)
+                && let Some(message) = self.runner.store.damage(artifact)?
+            {
+                return Err(FailureCause::InputChanged { stage: parent.to_owned(), message });
+            }
+        }
         Ok(outcome.metrics)
     }
 
@@ -242,10 +292,26 @@ impl Walk<'_> {
         Ok(project.display(&project.run_link(&self.pipeline.name, &stage.name)).to_string())
     }
 
+    /// The artifact is what a link under `runs/` leads to: whoever edits there, edits it.
     fn move_edited_aside(&self, stage: &Stage, artifact: &Digest) -> Result<(), FailureCause> {
         let aside = links::aside_path(&self.runner.project.run_link(&self.pipeline.name, &stage.name));
-        if self.runner.store.move_aside(artifact, &aside)? {
+        if self.runner.store.set_aside_if_edited(artifact, &aside)? {
             self.tell_moved(stage, &aside);
+        }
+        Ok(())
+    }
+
+    /// What somebody has put beside the outputs.
+    fn move_strangers_aside(&self, stage: &Stage, artifact: &Digest) -> Result<(), FailureCause> {
+        let aside = links::aside_path(&self.runner.project.run_link(&self.pipeline.name, &stage.name));
+        if self.runner.store.set_strangers_aside(artifact, &aside)? {
+            self.tell(&RunEvent::Warning {
+                message: format!(
+                    "somebody put files into the output of `{}`; they are now at `{}`",
+                    stage.name,
+                    self.runner.project.display(&aside)
+                ),
+            });
         }
         Ok(())
     }
@@ -269,64 +335,5 @@ fn summary(stage: &Stage, action: Action, fingerprint: Digest, entry: &CacheEntr
         fingerprint,
         seconds: entry.provenance.wall_seconds,
         metrics: entry.metrics.clone(),
-    }
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
-}
-
-/// Passes on what a stage says.
-struct Reporter<'a> {
-    walk: &'a Walk<'a>,
-    stage: &'a str,
-    last_progress: Mutex<Option<Instant>>,
-}
-
-impl StageReporter for Reporter<'_> {
-    fn progress(&self, done: u64, total: u64, unit: &str, message: &str) {
-        let mut last = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if done < total && last.is_some_and(|last| last.elapsed() < PROGRESS_EVERY) {
-            return;
-        }
-        *last = Some(Instant::now());
-        self.walk.tell(&RunEvent::StageProgress {
-            stage: self.stage.to_owned(),
-            done,
-            total,
-            unit: unit.to_owned(),
-            message: message.to_owned(),
-        });
-    }
-
-    fn warn(&self, message: &str) {
-        self.say(Level::Warning, message);
-    }
-
-    fn info(&self, message: &str) {
-        self.say(Level::Info, message);
-    }
-
-    fn metric(&self, name: &str, step: u64, value: f64) {
-        self.walk.tell(&RunEvent::StageMetric {
-            stage: self.stage.to_owned(),
-            name: name.to_owned(),
-            step,
-            value: value.is_finite().then_some(value),
-        });
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.walk.runner.cancel.is_set()
-    }
-}
-
-impl Reporter<'_> {
-    fn say(&self, level: Level, message: &str) {
-        self.walk.tell(&RunEvent::StageMessage { stage: self.stage.to_owned(), level, message: message.to_owned() });
     }
 }

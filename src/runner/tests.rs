@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Cancel, Reason, RunOptions, RunSummary, Runner, RunnerError, Selection, StageExecutor, Verdict,
+    Cancel, Reason, RunOptions, RunSummary, Runner, RunnerError, Selection, StageExecutor, StageJob, Verdict,
     event::SilentObserver,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     config::{Pipeline, Stage},
     fs::files,
     lockfile::Lockfile,
-    stage::{CommandConfig, StageConfig, StageContext, StageError, StageOutcome},
+    stage::{CommandConfig, StageConfig, StageContext, StageError, StageOutcome, StageReporter},
 };
 
 /// A pipeline of `command` stages for the quick executor: `run` holds what the stage writes.
@@ -69,10 +69,11 @@ impl<'a> Quick<'a> {
 }
 
 impl StageExecutor for Quick<'_> {
-    fn execute(&self, config: &StageConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
+    fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
         self.count.fetch_add(1, Ordering::SeqCst);
-        (self.hook)(ctx)?;
-        let StageConfig::Command(config) = config else { panic!("only commands here") };
+        let ctx = job.context(reporter);
+        (self.hook)(&ctx)?;
+        let StageConfig::Command(config) = &job.config else { panic!("only commands here") };
         fs::write(ctx.out_dir.join("out"), &config.run[0]).unwrap();
         Ok(StageOutcome { metrics: [("x/y".to_owned(), 0.5)].into() })
     }

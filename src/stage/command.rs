@@ -78,7 +78,7 @@ fn spawn_and_wait(config: &CommandConfig, ctx: &StageContext<'_>, log_path: &Pat
         .stdout(log)
         .stderr(log_too);
     sys::isolate_child(&mut command);
-    let mut child = command.spawn().map_err(|error| StageError::Command {
+    let child = command.spawn().map_err(|error| StageError::Command {
         message: format!("cannot start `{program}`: {error}"),
         help: Some(match error.kind() {
             std::io::ErrorKind::NotFound => format!("install `{program}` or write its path under `with.run`"),
@@ -86,6 +86,7 @@ fn spawn_and_wait(config: &CommandConfig, ctx: &StageContext<'_>, log_path: &Pat
             _ => "check `with.run`".into(),
         }),
     })?;
+    let mut child = sys::WatchedChild::new(child);
     // Without a shell, the kernel still ends the program itself.
     let _guard = sys::GroupGuard::watch(child.id());
     let mut cancelled_at: Option<Instant> = None;
@@ -93,6 +94,7 @@ fn spawn_and_wait(config: &CommandConfig, ctx: &StageContext<'_>, log_path: &Pat
         if let Some(status) = child.try_wait().map_err(FsError::at("wait for", Path::new(program)))? {
             // What it started must not go on writing behind its back.
             sys::kill_group(child.id(), true);
+            ctx.reporter.program_peak(child.peak_rss_bytes());
             return if cancelled_at.is_some() { Err(StageError::Cancelled) } else { Ok(status) };
         }
         match cancelled_at {

@@ -5,10 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 
 /// An artifact that a stage reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct InputArtifact {
     /// Name of the stage that made it.
     pub stage: String,
@@ -57,6 +60,8 @@ pub trait StageReporter: Sync {
     fn metric(&self, name: &str, step: u64, value: f64);
     /// Whether the user asked to stop: save what would be lost and return [`super::StageError::Cancelled`].
     fn is_cancelled(&self) -> bool;
+    /// A process of its own that did the stage's work held so many bytes of memory at most.
+    fn program_peak(&self, _bytes: u64) {}
 }
 
 /// A reporter that hears nothing, for tests and one-off calls.

@@ -63,6 +63,24 @@ impl StageConfig {
     }
 }
 
+impl StageConfig {
+    /// The reverse of [`Self::to_json`]. Ranges are not checked: whoever wrote the JSON has.
+    ///
+    /// # Errors
+    /// When the value is not that of this kind.
+    pub fn from_json(kind: StageKind, value: serde_json::Value) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            StageKind::Ingest => Self::Ingest(serde_json::from_value(value)?),
+            StageKind::Augment => Self::Augment(serde_json::from_value(value)?),
+            StageKind::Pretrain => Self::Pretrain(serde_json::from_value(value)?),
+            StageKind::Extract => Self::Extract(serde_json::from_value(value)?),
+            StageKind::Fit => Self::Fit(serde_json::from_value(value)?),
+            StageKind::Report => Self::Report(serde_json::from_value(value)?),
+            StageKind::Command => Self::Command(serde_json::from_value(value)?),
+        })
+    }
+}
+
 /// Parameters of a `report` stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -40,6 +40,14 @@ pub enum StageError {
         /// What to do.
         help: Option<String>,
     },
+    /// The process that ran the stage ended without a word.
+    #[error("{message}")]
+    Crashed {
+        /// How, and how much memory it had held.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
     /// Reading or writing failed.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -67,7 +75,8 @@ impl StageError {
             Self::Data { help, .. }
             | Self::Config { help, .. }
             | Self::Training { help, .. }
-            | Self::Command { help, .. } => help.as_deref(),
+            | Self::Command { help, .. }
+            | Self::Crashed { help, .. } => help.as_deref(),
             Self::Artifact { .. } => Some("run `simsiam-pipe cache verify`, then run again"),
             Self::Cancelled | Self::Io { .. } => None,
         }

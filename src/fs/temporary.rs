@@ -1,0 +1,178 @@
+//! Temporary files and folders beside what they will replace, and how those of dead processes are told.
+//!
+//! Their maker holds a lock on them for as long as it lives. A symbolic link cannot be locked: it is given up
+//! by its age, since it lives for microseconds.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    FsError, fault,
+    files::{parent_of, unique_name},
+    shared::share_like_parent,
+    tree,
+};
+
+const SUFFIX: &str = ".simsiam-pipe-tmp";
+/// A link this old, whichever way the clock went, has lost its maker.
+const LINK_LIFETIME_NS: u64 = 60_000_000_000;
+
+/// A hidden name beside `path`.
+fn name_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    parent_of(path).join(format!(".{}{SUFFIX}", unique_name(&name)))
+}
+
+/// Whether the opened file still has this name: a sweeper may have come between its making and its lock.
+fn has_name(file: &File, path: &Path) -> bool {
+    file.metadata().is_ok_and(|ours| fs::symlink_metadata(path).is_ok_and(|named| named.ino() == ours.ino()))
+}
+
+/// A new file that will replace `path`. Locked while it is open.
+pub(super) fn create_file(path: &Path) -> io::Result<(File, PathBuf)> {
+    loop {
+        let temp = name_beside(path);
+        fault::change()?;
+        let file = File::create_new(&temp)?;
+        // Where a file system has no locks, nobody can sweep either.
+        let _ = file.try_lock();
+        if has_name(&file, &temp) {
+            share_like_parent(&temp)?;
+            return Ok((file, temp));
+        }
+    }
+}
+
+/// Points a link at `target`, atomically replacing what has its name.
+pub(super) fn replace_link(link: &Path, target: &Path) -> io::Result<()> {
+    loop {
+        let temp = name_beside(link);
+        fault::change()?;
+        std::os::unix::fs::symlink(target, &temp)?;
+        match fault::change().and_then(|()| fs::rename(&temp, link)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && parent_of(link).is_dir() => {}
+            Err(error) => {
+                let _ = fs::remove_file(&temp);
+                return Err(error);
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// A folder that becomes visible by one rename, or else is gone.
+#[derive(Debug)]
+pub struct TemporaryDir {
+    path: PathBuf,
+    _lock: Option<File>,
+}
+
+impl TemporaryDir {
+    /// Makes a folder that will take the place of `path`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn for_path(path: &Path) -> Result<Self, FsError> {
+        let at = |error| FsError::at("create the folder", path)(error);
+        loop {
+            let temp = name_beside(path);
+            fault::change().and_then(|()| fs::create_dir(&temp)).map_err(at)?;
+            let dir = File::open(&temp).map_err(at)?;
+            let _ = dir.try_lock();
+            if has_name(&dir, &temp) {
+                return Ok(Self { path: temp, _lock: Some(dir) });
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name, which must be free or that of an empty folder.
+    ///
+    /// # Errors
+    /// When that fails; nothing is left then.
+    pub fn persist(mut self, path: &Path) -> Result<(), FsError> {
+        fault::change().and_then(|()| fs::rename(&self.path, path)).map_err(FsError::at("create the folder", path))?;
+        self.path = PathBuf::new();
+        super::files::sync_dir(&parent_of(path));
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        if self.path != Path::new("") {
+            let _ = tree::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Removes what dead processes left in a folder. What cannot be removed stays.
+pub fn sweep_temporaries(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(SUFFIX)) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_symlink() {
+            let made = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+            if crate::sys::now_ns().abs_diff(made) > LINK_LIFETIME_NS {
+                let _ = fs::remove_file(&path);
+            }
+        } else if let Ok(file) = File::open(&path)
+            && file.try_lock().is_ok()
+        {
+            let _ = if meta.is_dir() { tree::remove_dir_all(&path).is_ok() } else { fs::remove_file(&path).is_ok() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_holds_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let (held, held_path) = create_file(&path).unwrap();
+        let (left, left_path) = create_file(&path).unwrap();
+        let held_dir = TemporaryDir::for_path(&path).unwrap();
+        drop(left);
+        fs::write(dir.path().join(".mine.tmp"), "").unwrap();
+        std::os::unix::fs::symlink("young", name_beside(&path)).unwrap();
+        sweep_temporaries(dir.path());
+        assert!(held_path.exists() && !left_path.exists() && held_dir.path().exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        drop((held, held_dir));
+        sweep_temporaries(dir.path());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let temp = TemporaryDir::for_path(&path).unwrap();
+        fs::write(temp.path().join("a"), "1").unwrap();
+        drop(temp);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let temp = TemporaryDir::for_path(&path).unwrap();
+        fs::write(temp.path().join("a"), "1").unwrap();
+        fs::create_dir(&path).unwrap();
+        temp.persist(&path).unwrap();
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+        let temp = TemporaryDir::for_path(&path).unwrap();
+        assert!(temp.persist(&path).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
