@@ -26,6 +26,7 @@ Exit codes:
   4    data to be read is missing, empty, unreadable or unfit
   5    the cache is damaged or made by a newer version
   6    reading or writing failed (permissions, full disk, …)
+  7    `audit` found a stage that leaves other bytes than the cache holds
   130  stopped by Ctrl-C; run again to go on
   143  stopped by SIGTERM; run again to go on";
 
@@ -60,6 +61,14 @@ pub enum Error {
     CacheDamaged {
         /// How many.
         count: usize,
+    },
+    /// `audit` found differences.
+    #[error("{different} of {total} audited stages left other bytes than the cache holds")]
+    AuditDiffers {
+        /// How many.
+        different: usize,
+        /// Of how many.
+        total: usize,
     },
     /// Stages do not form a graph.
     #[error(transparent)]
@@ -111,6 +120,7 @@ impl Error {
             Self::Lockfile(error) => lockfile_code(error),
             Self::Cache(error) => cache_code(error),
             Self::CacheDamaged { .. } => 5,
+            Self::AuditDiffers { .. } => 7,
             Self::Classifier { source: EvalError::Io { .. }, .. } | Self::Fs(_) | Self::Render { .. } => 6,
             Self::Classifier { .. } | Self::ImagesFailed { .. } => 4,
         }
@@ -129,6 +139,11 @@ impl Error {
             Self::CacheDamaged { .. } => {
                 Some("`simsiam-pipe cache verify --repair` removes them; the next run makes them again".into())
             }
+            Self::AuditDiffers { .. } => Some(
+                "the cache keeps what it has; another processor may compute other last bits, and a `command` stage may \
+                 use the clock, random numbers or files that it does not declare"
+                    .into(),
+            ),
             Self::Config(_) | Self::Graph(_) | Self::Render { .. } | Self::ImagesFailed { .. } | Self::BrokenPipe => {
                 None
             }
@@ -143,7 +158,7 @@ fn runner_code(error: &RunnerError) -> u8 {
             let codes: BTreeSet<u8> = failures.iter().map(|failure| failure_code(&failure.error)).collect();
             if codes.len() == 1 { codes.into_iter().next().unwrap_or(1) } else { 1 }
         }
-        RunnerError::UnknownStage { .. } => 2,
+        RunnerError::UnknownStage { .. } | RunnerError::NotUpToDate { .. } | RunnerError::TargetTaken { .. } => 2,
         RunnerError::Parameters(_) | RunnerError::Graph(_) => 3,
         RunnerError::Lockfile(error) => lockfile_code(error),
         RunnerError::Sources { .. } => 4,
@@ -208,13 +223,14 @@ mod tests {
             Error::Runner(RunnerError::Sources { problems: vec![], project_root: "/".into() }),
             Error::ImagesFailed { failed: 1, total: 2 },
             Error::CacheDamaged { count: 1 },
+            Error::AuditDiffers { different: 1, total: 2 },
             Error::Fs(FsError { action: "read", path: "/".into(), source: std::io::Error::other("x") }),
             Error::Runner(RunnerError::Cancelled { signal: 2 }),
             Error::Runner(RunnerError::Cancelled { signal: 15 }),
             Error::BrokenPipe,
         ];
         let codes: Vec<_> = errors.iter().map(Error::exit_code).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 4, 5, 6, 130, 143, 0]);
+        assert_eq!(codes, [1, 2, 3, 4, 4, 5, 7, 6, 130, 143, 0]);
         for code in codes {
             assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
         }

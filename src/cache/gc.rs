@@ -2,10 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::{CacheError, Store, workspace::lock_path};
+use super::{
+    CacheError, Store,
+    condition::{Condition, check_object},
+    workspace::lock_path,
+};
 use crate::{
     digest::Digest,
     fs::{LockFile, files, lock::SharedLock, shared::may_remove, tree},
@@ -53,6 +57,8 @@ pub struct Selected {
     pub logs: BTreeSet<Digest>,
     /// Artifacts that could go but belong to another user.
     pub foreign: BTreeSet<Digest>,
+    /// Where artifacts went that somebody has edited.
+    pub edited: Vec<PathBuf>,
 }
 
 /// Checkpoints and logs that nobody has touched for so long are given up.
@@ -170,7 +176,11 @@ pub fn collect(
             files::remove_file(&store.layout().entry(fingerprint))?;
         }
         for artifact in &selected.artifacts {
-            store.remove_object(artifact)?;
+            if matches!(check_object(&layout.object(artifact), artifact)?, Condition::Damaged { edited: true, .. }) {
+                selected.edited.push(store.keep_edited(artifact)?);
+            } else {
+                store.remove_object(artifact)?;
+            }
         }
         remove_file_lists(store, &candidates, &selected)?;
     }

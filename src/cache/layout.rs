@@ -8,7 +8,7 @@
 //!   locks/<fingerprint>.lock    who makes it at the moment
 //!   work/<fingerprint>/         checkpoints of an unfinished stage
 //!   logs/<fingerprint>/         what a stage printed before it failed
-//!   edited/                     artifacts that somebody changed, set aside by `cache verify --repair`
+//!   edited/                     artifacts that somebody changed, set aside by `cache verify --repair` and `gc`
 //!   tmp/                        unfinished artifacts; those of dead processes are swept
 //!   pins/                       what living processes use
 //!   sources/                    digests of files outside the cache by their `stat`

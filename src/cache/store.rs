@@ -14,6 +14,7 @@ use super::{
 use crate::{
     digest::Digest,
     fs::{LockFile, files, lock::SharedLock, sweep_temporaries, tree},
+    sys::Timestamp,
 };
 
 /// What the cache says to a fingerprint.
@@ -231,6 +232,20 @@ impl Store {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Moves an artifact that somebody has edited, and nobody asks for, to the folder `edited/` in the cache.
+    /// Returns its new place.
+    pub(super) fn keep_edited(&self, artifact: &Digest) -> Result<PathBuf, CacheError> {
+        let aside = self.edited_path(artifact);
+        self.set_aside(artifact, &aside)?;
+        Ok(aside)
+    }
+
+    /// A free place in `edited/`.
+    pub(super) fn edited_path(&self, artifact: &Digest) -> PathBuf {
+        let name = format!("{artifact}-{}", Timestamp::now().compact());
+        self.layout.edited().join(files::unique_name(&name))
     }
 
     /// As [`Self::set_aside_if_edited`] for a caller whose turn it is and who has looked.

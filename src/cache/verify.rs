@@ -1,6 +1,6 @@
 //! Reads every byte of the cache and finds what is not as it was left.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     digest::Digest,
-    fs::{files, lock::SharedLock, tree},
-    sys::Timestamp,
+    fs::{files, lock::SharedLock},
 };
 
 /// Something that is not as it was left.
@@ -102,24 +101,25 @@ fn check_artifact(store: &Store, artifact: &Digest) -> Result<Option<(String, bo
 ///
 /// # Errors
 /// When something cannot be moved or removed.
-pub fn repair(store: &Store, damages: &[Damage]) -> Result<Vec<std::path::PathBuf>, CacheError> {
+pub fn repair(store: &Store, damages: &[Damage]) -> Result<Vec<PathBuf>, CacheError> {
     let mut kept = Vec::new();
     for damage in damages {
-        let layout = store.layout();
         match (damage.what, damage.edited) {
             ("artifact", true) => {
-                let name = format!("{}-{}", damage.digest, Timestamp::now().compact());
-                let aside = layout.edited().join(files::unique_name(&name));
-                files::create_dir_all(&layout.edited())?;
-                store.forget(&damage.digest)?;
-                tree::move_to(&layout.object(&damage.digest), &aside)?;
-                kept.push(aside);
+                let aside = store.edited_path(&damage.digest);
+                if store.set_strangers_aside(&damage.digest, &aside).unwrap_or(false) {
+                    kept.push(aside);
+                    if check_artifact(store, &damage.digest)?.is_none() {
+                        continue;
+                    }
+                }
+                kept.push(store.keep_edited(&damage.digest)?);
             }
             ("artifact", false) => {
                 store.forget(&damage.digest)?;
                 store.remove_object(&damage.digest)?;
             }
-            _ => files::remove_file(&layout.entry(&damage.digest))?,
+            _ => files::remove_file(&store.layout().entry(&damage.digest))?,
         }
     }
     Ok(kept)

@@ -70,13 +70,7 @@ impl Store {
                 Err(_) => return Ok(Claim::GaveUp),
             }
         };
-        let (out_dir, tmp_lock) = loop {
-            let out_dir = self.layout().tmp().join(files::unique_name(&fingerprint.short()));
-            if let Ok(lock) = LockFile::try_acquire(&lock_path(&out_dir))? {
-                break (out_dir, lock);
-            }
-        };
-        files::create_dir_all(&out_dir)?;
+        let (out_dir, tmp_lock) = self.temporary_dir(&fingerprint.short())?;
         let work_dir = self.layout().work(fingerprint);
         files::create_dir_all(&work_dir)?;
         Ok(Claim::Granted(Box::new(Workspace {
@@ -87,6 +81,59 @@ impl Store {
             _tmp_lock: tmp_lock,
             _lock: lock,
         })))
+    }
+}
+
+/// Folders for a stage whose result nobody keeps; gone when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    out_dir: PathBuf,
+    work_dir: PathBuf,
+    _lock: LockFile,
+}
+
+impl Scratch {
+    /// Where the stage leaves its files.
+    pub fn out_dir(&self) -> &Path {
+        &self.out_dir
+    }
+
+    /// Where its checkpoints would be.
+    pub fn work_dir(&self) -> &Path {
+        &self.work_dir
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = tree::remove_dir_all(&self.path);
+    }
+}
+
+impl Store {
+    /// Folders for a stage whose result nobody keeps: empty, so that it starts from nothing.
+    ///
+    /// # Errors
+    /// When the cache cannot be written.
+    pub fn scratch(&self, fingerprint: &Digest) -> Result<Scratch, CacheError> {
+        let (path, lock) = self.temporary_dir(&format!("audit-{}", fingerprint.short()))?;
+        let (out_dir, work_dir) = (path.join("out"), path.join("work"));
+        let scratch = Scratch { path, out_dir, work_dir, _lock: lock };
+        files::create_dir_all(&scratch.out_dir)?;
+        files::create_dir_all(&scratch.work_dir)?;
+        Ok(scratch)
+    }
+
+    /// A folder that is swept when its lock is free. Locked before it is made.
+    fn temporary_dir(&self, stem: &str) -> Result<(PathBuf, LockFile), CacheError> {
+        loop {
+            let path = self.layout().tmp().join(files::unique_name(stem));
+            if let Ok(lock) = LockFile::try_acquire(&lock_path(&path))? {
+                files::create_dir_all(&path)?;
+                return Ok((path, lock));
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    Session, bench, cache, completions, doctor, explain, graph, init, log, metrics, plan, predict, run as run_command,
-    schema, stage_worker, status,
+    Session, audit, bench, cache, completions, doctor, explain, export, graph, init, log, metrics, plan, predict,
+    run as run_command, schema, stage_worker, status,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -110,6 +110,10 @@ pub enum Command {
     Metrics(metrics::MetricsArgs),
     /// Show earlier runs.
     Log(log::LogArgs),
+    /// Write an artifact and all that it was made from into a folder that stands alone.
+    Export(export::ExportArgs),
+    /// Run stages again beside the cache and compare: are they deterministic?
+    Audit(audit::AuditArgs),
     /// List, check or shrink the cache.
     Cache(cache::CacheArgs),
     /// Name the classes of images with a fitted classifier.
@@ -144,6 +148,8 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Status(args) => status::run(&args, session),
         Command::Metrics(args) => metrics::run(&args, session),
         Command::Log(args) => log::run(&args, session),
+        Command::Export(args) => export::run(&args, session),
+        Command::Audit(args) => audit::run(&args, session),
         Command::Cache(args) => cache::run(&args, session),
         Command::Predict(args) => predict::command(&args, session),
         Command::Bench(args) => bench::run(&args, session),

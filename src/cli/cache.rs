@@ -156,13 +156,17 @@ fn verify_all(store: &Store, repair: bool, session: &Session) -> Result<(), Erro
     if repair {
         store.create()?;
         let kept = verify::repair(store, &damages)?;
-        for path in kept {
-            session.warn(&format!("somebody changed an artifact; that copy is now at `{}`", path.display()));
-        }
+        say_kept(&kept, session);
         session.note("removed; the next run makes them again");
         return Ok(());
     }
     Err(Error::CacheDamaged { count: damages.len() })
+}
+
+fn say_kept(paths: &[PathBuf], session: &Session) {
+    for path in paths {
+        session.warn(&format!("somebody changed an artifact; that copy is now at `{}`", path.display()));
+    }
 }
 
 fn collect(project: &Project, store: &Store, args: &GcArgs, session: &Session) -> Result<(), Error> {
@@ -180,8 +184,10 @@ fn collect(project: &Project, store: &Store, args: &GcArgs, session: &Session) -
             "checkpoints": selected.checkpoints,
             "logs": selected.logs,
             "of_other_users": selected.foreign,
+            "edited": selected.edited,
         }));
     }
+    say_kept(&selected.edited, session);
     for artifact in &selected.artifacts {
         session.print(&format!("{artifact}\n"))?;
     }

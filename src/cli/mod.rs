@@ -1,11 +1,13 @@
 //! The command line: clap arguments and one file for each subcommand.
 
 pub mod args;
+pub mod audit;
 pub mod bench;
 pub mod cache;
 pub mod completions;
 pub mod doctor;
 pub mod explain;
+pub mod export;
 pub mod graph;
 pub mod init;
 pub mod load;

@@ -52,8 +52,14 @@ pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
         create_dir_all(&parent)?;
     }
     match fault::change().and_then(|()| fs::create_dir(path)) {
-        // Somebody else was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        // Somebody else was faster, or a file is in the way.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if path.is_dir() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::NotADirectory.into())
+            }
+        }
         Ok(()) => share_like_parent(path),
         Err(error) => Err(error),
     }

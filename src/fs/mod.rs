@@ -7,6 +7,7 @@ pub mod files;
 pub mod fs_error;
 pub mod lock;
 pub mod shared;
+pub mod sums;
 mod temporary;
 pub mod tree;
 pub mod walk;

@@ -1,7 +1,8 @@
 //! Whole folders: listing, copying, moving, removing. Links are taken as links, never followed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -26,6 +27,35 @@ pub fn entries_below(root: &Path) -> Result<Vec<PathBuf>, FsError> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Whether a folder can be read and holds nothing.
+pub fn is_empty_dir(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// The first byte, from 0, that two files do not have in common, the end of the shorter included.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn first_difference(one: &Path, other: &Path) -> Result<Option<u64>, FsError> {
+    let open = |path: &Path| fs::File::open(path).map(io::BufReader::new).map_err(FsError::at("read", path));
+    let (mut a, mut b) = (open(one)?, open(other)?);
+    let mut offset = 0;
+    loop {
+        let left = a.fill_buf().map_err(FsError::at("read", one))?;
+        let right = b.fill_buf().map_err(FsError::at("read", other))?;
+        let len = left.len().min(right.len());
+        if let Some(idx) = left.iter().zip(right).position(|(left, right)| left != right) {
+            return Ok(Some(offset + idx as u64));
+        }
+        if len == 0 {
+            return Ok((left.len() != right.len()).then_some(offset));
+        }
+        a.consume(len);
+        b.consume(len);
+        offset += len as u64;
+    }
 }
 
 /// Copies a file into a new one, without copying its blocks where the file system can share them.
@@ -128,6 +158,23 @@ mod tests {
         remove_dir_all(&tree).unwrap();
         assert!(!files::exists(&tree));
         remove_dir_all(&tree).unwrap();
+    }
+
+    #[test]
+    fn the_first_byte_that_differs_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (dir.path().join("1"), dir.path().join("2"));
+        let mut bytes: Vec<u8> = (0..40_000_u32).map(|idx| (idx % 251) as u8).collect();
+        let differ = |bytes: &[u8]| {
+            fs::write(&other, bytes).unwrap();
+            first_difference(&one, &other).unwrap()
+        };
+        fs::write(&one, &bytes).unwrap();
+        assert_eq!(differ(&bytes), None);
+        assert_eq!(differ(&bytes[..30_000]), Some(30_000));
+        assert_eq!(differ(&[]), Some(0));
+        bytes[20_000] ^= 1;
+        assert_eq!(differ(&bytes), Some(20_000));
     }
 
     /// A folder on another file system than the temporary folder, where this machine has one.

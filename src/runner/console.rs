@@ -301,6 +301,18 @@ impl RunObserver for Console {
                 self.line(&format!("  {stage:<width$}  {}{log}", self.paint.red("failed"), width = state.width));
                 state.rows.push(Row { stage: stage.clone(), result: "failed", seconds, metrics: Metrics::new() });
             }
+            RunEvent::StageAudited { stage, seconds, differences, .. } => {
+                Self::end(state, stage);
+                let found = if differences.is_empty() {
+                    self.paint.green("the same bytes")
+                } else {
+                    self.paint.red("differs from the cache")
+                };
+                self.line(&format!("  {stage:<width$}  {found}, in {}", text::duration(*seconds), width = state.width));
+                for difference in differences {
+                    self.line(&format!("  {:width$}    {difference}", "", width = state.width));
+                }
+            }
             RunEvent::StageCancelled { stage } => {
                 let seconds = Self::end(state, stage).map(|time| time.as_secs_f64());
                 state.rows.push(Row { stage: stage.clone(), result: "stopped", seconds, metrics: Metrics::new() });

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::PlannedStage;
+use super::{
+    PlannedStage,
+    runner_error::{FailureCause, chain},
+};
 pub use crate::cache::history::Outcome;
 use crate::{config::ErrorRecord, digest::Digest, fs::LockHolder, sys::Timestamp};
 
@@ -127,6 +130,18 @@ pub enum RunEvent {
         /// Where what it said is kept.
         log: Option<String>,
     },
+    /// `audit` has run a stage again.
+    StageAudited {
+        /// Name of the stage.
+        stage: String,
+        /// Digest of the artifact in the cache.
+        #[schemars(with = "String")]
+        artifact: Digest,
+        /// How long it took.
+        seconds: f64,
+        /// What came out otherwise, file by file; empty if every byte is the same.
+        differences: Vec<String>,
+    },
     /// A stage stopped because the user asked; checkpoints are kept.
     StageCancelled {
         /// Name of the stage.
@@ -172,6 +187,13 @@ pub enum RunEvent {
         /// What is wrong in the pipeline file, where that is the reason.
         mistakes: Vec<Mistake>,
     },
+}
+
+impl RunEvent {
+    /// A stage failed with this error.
+    pub(super) fn stage_failed(stage: &str, error: &FailureCause, log: Option<String>) -> Self {
+        Self::StageFailed { stage: stage.to_owned(), message: chain(error), help: error.help(), log }
+    }
 }
 
 /// How much a message matters.

@@ -92,7 +92,7 @@ impl Runner<'_> {
         })
     }
 
-    fn planner<'b>(
+    pub(super) fn planner<'b>(
         &'b self,
         pipeline: &'b Pipeline,
         lockfile: &'b Lockfile,

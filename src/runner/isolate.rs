@@ -163,7 +163,8 @@ fn crashed(status: ExitStatus, peak: u64, log: &Path) -> StageError {
         Some(signal) => format!("was ended by signal {signal}"),
         None => format!("ended with {status} and without a result"),
     };
-    let mut message = format!("its process {how}; it had held {} of memory", text::bytes(peak));
+    let held = if peak > 0 { format!("had held {} of memory", text::bytes(peak)) } else { "was short-lived".into() };
+    let mut message = format!("its process {how}; it {held}");
     let log = files::read(log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<_> = log.lines().collect();
@@ -174,10 +175,10 @@ fn crashed(status: ExitStatus, peak: u64, log: &Path) -> StageError {
             message.push_str(line);
         }
     }
+    let no_memory = log.contains("memory allocation of ");
     let help = match status.signal() {
-        Some(libc::SIGKILL) => {
-            "if memory ran out, the system did that: lower `batch_size` or `--jobs`, or free memory, and run again: \
-             checkpoints are kept"
+        Some(signal) if signal == libc::SIGKILL || no_memory => {
+            "if memory ran out, lower `batch_size` or `--jobs`, or free memory, and run again: checkpoints are kept"
         }
         _ => "this is a defect of simsiam-pipe: please report it with this message and the log",
     };
@@ -227,11 +228,13 @@ mod tests {
 
     #[test]
     fn a_worker_without_a_last_word_is_told_with_its_end_memory_and_lines() {
-        let error = execute("echo oh >&2; kill -9 $$").unwrap_err();
+        let error = execute("echo oh >&2; sleep 0.2; kill -9 $$").unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("its process was killed (SIGKILL); it had held "), "{text}");
         assert!(text.ends_with(" of memory; its last lines:\n  | oh"), "{text}");
         assert!(error.help().unwrap().starts_with("if memory ran out"));
+        let error = execute("echo memory allocation of 7 bytes failed >&2; kill -ABRT $$").unwrap_err();
+        assert!(error.to_string().contains("aborted (SIGABRT)") && error.help().unwrap().starts_with("if memory"));
         assert!(execute("kill -SEGV $$").unwrap_err().to_string().contains("crashed (SIGSEGV)"));
         assert!(execute("exit 3").unwrap_err().to_string().contains("exit status: 3 and without a result"));
         assert!(execute("echo hello").unwrap_err().to_string().contains("`hello`, which is no event"));

@@ -3,10 +3,12 @@
 //! `plan`, `run --dry-run` and `run` share one path: [`planner::Planner`] finds out, [`plan::decide`] decides,
 //! [`execute::Runner`] does it and tells observers through [`event::RunEvent`].
 
+pub mod audit;
 pub mod cancel;
 pub mod console;
 pub mod event;
 pub mod execute;
+pub mod export;
 pub mod isolate;
 pub mod job;
 pub mod links;
@@ -21,9 +23,11 @@ pub(crate) mod tests;
 pub mod text;
 pub mod worker;
 
+pub use audit::Audit;
 pub use cancel::Cancel;
 pub use event::{RunEvent, RunObserver};
 pub use execute::{RunOptions, RunSummary, Runner};
+pub use export::{Exported, Transfer};
 pub use isolate::IsolatedExecutor;
 pub use job::StageJob;
 pub use plan::{Plan, PlannedStage, Reason, Verdict};

@@ -32,6 +32,18 @@ pub enum RunnerError {
         /// Each of them.
         failures: Vec<StageFailure>,
     },
+    /// What is asked for needs artifacts that the cache does not hold.
+    #[error("the cache does not hold what {} would leave now", names(stages))]
+    NotUpToDate {
+        /// Stages that `run` would execute.
+        stages: Vec<String>,
+    },
+    /// A folder to be written is not empty.
+    #[error("`{}` is there and is not an empty folder", path.display())]
+    TargetTaken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The user asked to stop.
     #[error("stopped on request; finished stages and checkpoints are kept")]
     Cancelled {
@@ -168,6 +180,10 @@ impl RunnerError {
                  another root with `--project-root`",
                 project_root.display()
             )),
+            Self::NotUpToDate { .. } => {
+                Some("`simsiam-pipe run` makes it; `simsiam-pipe plan` says what is missing".to_owned())
+            }
+            Self::TargetTaken { .. } => Some("choose another folder, or remove that one".to_owned()),
             Self::StagesFailed { failures } => match &failures[..] {
                 [failure] => failure.error.help(),
                 _ => None,
@@ -198,4 +214,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 fn list<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn names(stages: &[String]) -> String {
+    stages.iter().map(|stage| format!("`{stage}`")).collect::<Vec<_>>().join(", ")
 }

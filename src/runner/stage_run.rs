@@ -20,7 +20,7 @@ use super::{
     worker::panic_message,
 };
 use crate::{
-    cache::{CacheEntry, CacheError, CacheStatus, Provenance, Workspace, history::Action, workspace::Claim},
+    cache::{CacheEntry, CacheError, CacheStatus, Provenance, history::Action, workspace::Claim},
     config::{Pipeline, Stage, render_resolved},
     digest::Digest,
     lockfile::Lockfile,
@@ -102,12 +102,8 @@ impl Walk<'_> {
                     }
                     Err(Failed { error, log }) => {
                         lost.insert(&stage.name);
-                        self.tell(&RunEvent::StageFailed {
-                            stage: stage.name.clone(),
-                            message: chain(&error),
-                            help: error.help(),
-                            log: log.map(|log| self.runner.project.display(&log).to_string()),
-                        });
+                        let log = log.map(|log| self.runner.project.display(&log).to_string());
+                        self.tell(&RunEvent::stage_failed(&stage.name, &error, log));
                         failures.push(StageFailure { stage: stage.name.clone(), error });
                     }
                 }
@@ -174,7 +170,7 @@ impl Walk<'_> {
             GitState::of(&self.runner.project.root, &[&lockfile])
         });
         let reporter = Reporter::new(self, &stage.name);
-        let job = self.job(stage, known, digest, &workspace);
+        let job = self.job(stage, known, digest, workspace.out_dir(), workspace.work_dir());
         let metrics = match self.execute(stage, known, &job, &reporter) {
             Ok(metrics) => metrics,
             Err(error @ FailureCause::Stage(StageError::Cancelled)) => return Err(error.into()),
@@ -232,7 +228,15 @@ impl Walk<'_> {
         Ok((summary(stage, Action::Restored, digest, entry), entry.clone()))
     }
 
-    fn job(&self, stage: &Stage, known: &Known, fingerprint: Digest, workspace: &Workspace<'_>) -> StageJob {
+    /// What a stage is to do, and where.
+    pub(super) fn job(
+        &self,
+        stage: &Stage,
+        known: &Known,
+        fingerprint: Digest,
+        out_dir: &Path,
+        work_dir: &Path,
+    ) -> StageJob {
         let layout = self.runner.store.layout();
         let mut inputs: BTreeMap<String, Vec<InputArtifact>> = BTreeMap::new();
         for (name, stages) in &stage.inputs {
@@ -250,8 +254,8 @@ impl Walk<'_> {
             stage: stage.name.clone(),
             config: stage.config.clone(),
             inputs,
-            out_dir: workspace.out_dir().to_owned(),
-            work_dir: workspace.work_dir().to_owned(),
+            out_dir: out_dir.to_owned(),
+            work_dir: work_dir.to_owned(),
             project_root: self.runner.project.root.clone(),
             seed: stage.seed,
             threads: (rayon::current_num_threads() / self.options.jobs.max(1)).max(1),
@@ -259,7 +263,7 @@ impl Walk<'_> {
     }
 
     /// Executes a stage and checks that nobody has changed what it read.
-    fn execute(
+    pub(super) fn execute(
         &self,
         stage: &Stage,
         known: &Known,

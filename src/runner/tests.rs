@@ -289,6 +289,41 @@ fn independent_stages_run_side_by_side() {
     fixture.run(&pipeline, &Quick::new(&meet), &RunOptions { jobs: 2, ..RunOptions::default() }).unwrap();
 }
 
+/// Remembers how many threads each job may use.
+#[derive(Default)]
+struct ThreadsOfJobs(Mutex<Vec<usize>>);
+
+impl StageExecutor for ThreadsOfJobs {
+    fn execute(&self, job: &StageJob, _reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
+        self.0.lock().unwrap().push(job.threads);
+        fs::write(job.out_dir.join("out"), &job.stage).unwrap();
+        Ok(StageOutcome::default())
+    }
+}
+
+#[test]
+fn jobs_side_by_side_share_the_threads() {
+    let threads_with = |jobs: usize| {
+        let fixture = Fixture::new();
+        let pipeline = fixture.pipeline(&[("a", &[]), ("b", &[])]);
+        let store = Store::open(Layout::new(&fixture.project.cache_dir)).unwrap();
+        let executor = ThreadsOfJobs::default();
+        let runner = Runner {
+            project: &fixture.project,
+            store: &store,
+            executor: &executor,
+            observer: &SilentObserver,
+            cancel: &Cancel::default(),
+        };
+        runner.run(&pipeline, &RunOptions { jobs, ..RunOptions::default() }).unwrap();
+        executor.0.into_inner().unwrap()
+    };
+    let all = rayon::current_num_threads();
+    for jobs in [1, 2, 100] {
+        assert_eq!(threads_with(jobs), [(all / jobs).max(1); 2]);
+    }
+}
+
 #[test]
 fn a_missing_source_stops_before_anything_runs() {
     let fixture = Fixture::new();

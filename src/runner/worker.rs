@@ -21,7 +21,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{StageExecutor, StageJob, job::JOB_VERSION, runner_error::chain};
-use crate::stage::{StageError, StageOutcome, StageReporter};
+use crate::{
+    stage::{StageError, StageOutcome, StageReporter},
+    sys,
+};
 
 /// The line that asks a worker to stop.
 pub(super) const CANCEL: &str = "cancel";
@@ -164,6 +167,7 @@ pub fn work(
         let help = "this is a defect of simsiam-pipe: please report it with this message";
         Err(StageError::Crashed { message, help: Some(help.to_owned()) })
     });
+    reporter.program_peak(sys::peak_rss_bytes());
     reporter.send(&match result {
         Ok(StageOutcome { metrics }) => JobEvent::Finished {
             metrics: metrics.into_iter().map(|(name, value)| (name, value.is_finite().then_some(value))).collect(),

@@ -7,7 +7,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    InputArtifact, ReportConfig, StageContext, StageError, StageOutcome, report_thumbnails::mistake_thumbnails,
+    InputArtifact, ReportConfig, StageContext, StageError, StageOutcome, fit::METRICS_FORMAT,
+    report_thumbnails::mistake_thumbnails,
 };
 use crate::{
     augment::Policy,
@@ -135,9 +136,16 @@ fn read_augmentation(artifact: &InputArtifact) -> Result<AugmentationInput, Stag
 
 fn read_classifier(artifact: &InputArtifact) -> Result<ClassifierInput, StageError> {
     let predictions = read_optional(&artifact.dir.join("predictions.csv"))?.unwrap_or_default();
+    let path = artifact.dir.join("metrics.json");
+    let metrics: Value = read_json(&path)?;
+    // Before its fields: those of a newer version are unknown.
+    if metrics["format"] != METRICS_FORMAT {
+        let message = format!("format {} is not {METRICS_FORMAT}, the one that this version reads", metrics["format"]);
+        return Err(broken(&path, &message));
+    }
     Ok(ClassifierInput {
         stage: artifact.stage.clone(),
-        metrics: read_json(&artifact.dir.join("metrics.json"))?,
+        metrics: serde_json::from_value(metrics).map_err(|error| broken(&path, &error.to_string()))?,
         predictions: String::from_utf8_lossy(&predictions).into_owned(),
     })
 }

@@ -39,6 +39,20 @@ fn render(inputs: &BTreeMap<String, Vec<InputArtifact>>) -> Rendered {
 }
 
 #[test]
+fn figures_of_another_format_are_refused_by_their_version() {
+    let root = tempfile::tempdir().unwrap();
+    let inputs = fixture::all_inputs(root.path(), false);
+    let path = inputs["classifiers"][0].dir.join("metrics.json");
+    let mut metrics: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    metrics["format"] = Value::from(9);
+    metrics["new"] = Value::from(1);
+    fs::write(&path, metrics.to_string()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let error = render_into(out.path(), &inputs, "").unwrap_err();
+    assert!(error.to_string().ends_with("format 9 is not 1, the one that this version reads"), "{error}");
+}
+
+#[test]
 fn everything_that_was_given_is_on_the_page() {
     let root = tempfile::tempdir().unwrap();
     let rendered = render(&fixture::all_inputs(root.path(), false));

@@ -18,6 +18,11 @@ fn proc_kilobytes(path: &str, key: &str) -> Option<u64> {
     line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kb| kb * 1024)
 }
 
+/// The memory that this process holds, in bytes; 0 where the system does not say.
+pub(super) fn rss_bytes() -> u64 {
+    proc_kilobytes("/proc/self/status", "VmRSS").unwrap_or(0)
+}
+
 /// The most memory that another process has held so far, in bytes; `None` where the system does not say.
 pub(super) fn peak_rss_bytes_of(pid: u32) -> Option<u64> {
     proc_kilobytes(&format!("/proc/{pid}/status"), "VmHWM")

@@ -42,20 +42,25 @@ pub fn kill_group(pid: u32, force: bool) {
     }
 }
 
+/// Fewer looks than this say little about how much memory a child held.
+const ENOUGH_LOOKS: usize = 4;
+
 /// A child of which the most memory that it held is noted, so that it can be told even when the child was killed.
 #[derive(Debug)]
 pub struct WatchedChild {
     child: Child,
-    /// What this process had held when the child began: a child is counted from its parent's size on.
-    own_peak: u64,
-    peak: u64,
+    /// What this process held when the child began: a child is counted from its parent's size on.
+    own_size: u64,
+    seen: u64,
+    num_looks: usize,
+    counted: u64,
     ended: Option<ExitStatus>,
 }
 
 impl WatchedChild {
     /// Watches a child that nobody waits for.
     pub fn new(child: Child) -> Self {
-        Self { child, own_peak: machine::peak_rss_bytes(), peak: 0, ended: None }
+        Self { child, own_size: machine::rss_bytes(), seen: 0, num_looks: 0, counted: 0, ended: None }
     }
 
     /// Its number, which is that of its group if [`isolate_child`] prepared it.
@@ -70,7 +75,8 @@ impl WatchedChild {
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             if let Some(bytes) = machine::peak_rss_bytes_of(self.child.id()) {
-                self.peak = self.peak.max(bytes);
+                self.seen = self.seen.max(bytes);
+                self.num_looks += 1;
             }
             self.ended = self.reap()?;
         }
@@ -78,9 +84,10 @@ impl WatchedChild {
     }
 
     /// The most memory that it has held, in bytes: itself, or if it has ended any one of those that it started and
-    /// waited for. 0 where the system does not say.
+    /// waited for. 0 where that is not known: the system does not say, or the child was too short-lived.
     pub fn peak_rss_bytes(&self) -> u64 {
-        self.peak
+        let seen = if self.num_looks < ENOUGH_LOOKS { 0 } else { self.seen };
+        seen.max(self.counted)
     }
 
     fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
@@ -106,8 +113,8 @@ impl WatchedChild {
         let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
         let counted = u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(unit);
         // Below that it may be our own size, which the child had between fork and exec.
-        if counted > self.own_peak {
-            self.peak = self.peak.max(counted);
+        if counted > self.own_size + self.own_size / 8 {
+            self.counted = counted;
         }
         Ok(Some(ExitStatus::from_raw(status)))
     }

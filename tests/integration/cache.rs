@@ -76,7 +76,7 @@ fn a_cache_of_a_newer_version_is_refused() {
     let project = Project::with_two_stages();
     project.call(&["run"]).ok();
     project.put(".simsiam-pipe/format", "99\n");
-    project.call(&["run"]).code(5).says("has format 99, this version knows up to 1");
+    project.call(&["run"]).code(5).says("has format 99, this version knows up to 2");
     project.call(&["doctor"]).code(5);
 }
 

@@ -169,6 +169,11 @@ fn redact(text: &str, root: &Path) -> String {
 }
 
 fn redact_word(word: &str) -> String {
+    // A digest within a path.
+    if word.contains('/') {
+        let parts: Vec<String> = word.split('/').map(redact_word).collect();
+        return parts.join("/");
+    }
     let bare = word.trim_end_matches(['\n', ',', ')', ':']);
     let rest = &word[bare.len()..];
     let hex = bare.chars().all(|letter| letter.is_ascii_hexdigit());

@@ -5,11 +5,17 @@
 mod bad_input;
 mod cache;
 mod commands;
+mod concurrent;
+mod crash;
 mod errors;
+mod export;
 mod fixture;
+mod hands_off;
 mod interrupt;
+mod isolate;
 mod json;
 mod predict;
 mod resume;
 mod run;
+mod shared;
 mod stages;

@@ -49,7 +49,11 @@ fn same_bits(project: &Project) {
 }
 
 fn start(project: &Project) -> Child {
-    project.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    start_with(project, &["run"])
+}
+
+fn start_with(project: &Project, args: &[&str]) -> Child {
+    project.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Checkpoints in the work folder, oldest first.
@@ -103,6 +107,19 @@ fn ctrl_c_in_the_middle_of_an_epoch_goes_on_there() {
     called.says("stopped on request").says("the same command goes on where this one stopped");
     // Whether it was just the last batch of an epoch is for the scheduler to say; the words are the same.
     let resumed = project.call(&["run", "--threads", "1"]).ok().says("resuming after epoch");
+    assert!(resumed.stderr.contains(" batches"), "{}", resumed.stderr);
+    same_bits(&project);
+}
+
+#[test]
+fn a_training_in_its_own_process_stops_at_a_signal_and_goes_on() {
+    let project = project();
+    let run = ["run", "--isolate", "--threads", "1"];
+    let mut child = start_with(&project, &run);
+    wait_for_checkpoints(&project, &mut child, 1);
+    let called = interrupt(child, "-TERM", &project).code(143);
+    called.says("the same command goes on where this one stopped");
+    let resumed = project.call(&run).ok().says("resuming after epoch");
     assert!(resumed.stderr.contains(" batches"), "{}", resumed.stderr);
     same_bits(&project);
 }
