@@ -256,7 +256,9 @@ impl Workspace<'_> {
         }
         files::rename(&self.out_dir, &object)?;
         files::set_writable(&object, false)?;
-        files::sync_dir(&files::parent_of(&object));
+        for dir in [files::parent_of(&object), layout.objects()] {
+            files::sync_dir(&dir);
+        }
         Ok(moved)
     }
 }

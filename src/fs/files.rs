@@ -1,6 +1,6 @@
 //! Reading, atomic writing, digests, permissions and links.
 //!
-//! Whatever changes the disk first asks [`fault`], which tests use to stop the program there.
+//! Whatever changes the disk first asks `fault.rs`, which tests use to stop the program there.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,6 +1,6 @@
 //! A stage in a process of its own: the worker's side, and what the two say to each other.
 //!
-//! The worker reads a [`StageJob`] as one line from its input and answers with one [`JobEvent`] a line. A second
+//! The worker reads a [`StageJob`] as one line from its input and answers with one event a line. A second
 //! line, `cancel`, asks it to stop at a good place. The end of its input means that whoever sent the job is gone:
 //! then the worker ends, too.
 
