@@ -4,6 +4,8 @@
 
 pub mod canonical;
 pub mod diff;
+#[cfg(test)]
+mod property_tests;
 pub mod stage_fingerprint;
 
 pub use diff::FieldChange;
