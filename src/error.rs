@@ -158,7 +158,10 @@ fn runner_code(error: &RunnerError) -> u8 {
             let codes: BTreeSet<u8> = failures.iter().map(|failure| failure_code(&failure.error)).collect();
             if codes.len() == 1 { codes.into_iter().next().unwrap_or(1) } else { 1 }
         }
-        RunnerError::UnknownStage { .. } | RunnerError::NotUpToDate { .. } | RunnerError::TargetTaken { .. } => 2,
+        RunnerError::UnknownStage { .. }
+        | RunnerError::ForcedOutside { .. }
+        | RunnerError::NotUpToDate { .. }
+        | RunnerError::TargetTaken { .. } => 2,
         RunnerError::Parameters(_) | RunnerError::Graph(_) => 3,
         RunnerError::Lockfile(error) => lockfile_code(error),
         RunnerError::Sources { .. } => 4,

@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   simsiam-pipe run pipelines/intel.yaml
   simsiam-pipe run --stage 'fit_*'                         only these and what they need
+  simsiam-pipe run --stage 'probe@seed=0'                  only cells of a matrix with this value
   simsiam-pipe run --set stages.pretrain.with.epochs=5     with another value
   simsiam-pipe run --force report --json                   report anew, events for a program
   simsiam-pipe run --isolate --jobs 2 --keep-going         each stage in a process of its own";
@@ -43,7 +44,7 @@ pub struct RunArgs {
 /// Which stages, and whether to believe the cache.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SelectionArgs {
-    /// Only this stage and what it needs (`*` and `?` match; can be repeated).
+    /// Only this stage and what it needs (`*` and `?` match, `STAGE@axis=value` names cells; can be repeated).
     #[arg(long, short, value_name = "STAGE")]
     pub stage: Vec<String>,
     /// Only this stage, what follows from it and what that needs (can be repeated).

@@ -1,5 +1,7 @@
 //! Mistakes while they are being collected: places are still numbers.
 
+use std::collections::BTreeSet;
+
 use miette::Severity;
 
 use super::{
@@ -13,11 +15,11 @@ const MAX_SHOWN: usize = 100;
 /// A mistake while it is being collected: places are still numbers.
 ///
 /// Boxed, since it travels as the error of many small functions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Finding(Box<Parts>);
 
 /// What a mistake consists of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Parts {
     pub code: &'static str,
     pub span: Span,
@@ -105,7 +107,9 @@ impl Findings {
         let sources = &self.sources;
         let finish = |findings: &mut Vec<Finding>, severity| {
             findings.sort_by_key(|finding| (finding.0.span.source, finding.0.span.start));
-            findings.dedup();
+            // A mistake in a stage with a matrix is found in every cell.
+            let mut seen = BTreeSet::new();
+            findings.retain(|finding| seen.insert(finding.clone()));
             findings.truncate(MAX_SHOWN);
             findings.drain(..).map(|finding| ConfigError::new(*finding.0, sources, severity)).collect::<Vec<_>>()
         };

@@ -1,8 +1,9 @@
 //! The edges of the pipeline: that inputs exist, and that each takes what the stage it names leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    cell::selects,
     cycles::find_cycles,
     findings::{Finding, Findings},
     hints::first_sentence,
@@ -14,27 +15,53 @@ use super::{
 };
 use crate::stage::{ArtifactKind, InputDecl, StageKind};
 
-/// What the other stages are called and leave.
+/// What the other stages are called and leave; those that a matrix multiplies are there once for each cell.
 struct Peers<'n> {
+    /// Names of the stages as the file has them, each once.
+    stages: Vec<&'n str>,
+    /// For each cell the stage that it is of.
     names: Vec<&'n str>,
+    cells: Vec<String>,
+    axes: Vec<&'n [(String, String)]>,
     kinds: Vec<Option<StageKind>>,
-    by_name: BTreeMap<&'n str, usize>,
+    by_name: BTreeMap<&'n str, Vec<usize>>,
 }
 
 impl Peers<'_> {
     /// Names of the stages that leave what an input accepts, without the stage itself.
     fn candidates(&self, accepts: &[ArtifactKind], own: usize) -> Vec<&str> {
-        let fits = |kind: &Option<StageKind>| kind.is_some_and(|kind| accepts.contains(&kind.output()));
-        (0..self.names.len()).filter(|idx| *idx != own && fits(&self.kinds[*idx])).map(|idx| self.names[idx]).collect()
+        let fits = |idx: &usize| self.kinds[*idx].is_some_and(|kind| accepts.contains(&kind.output()));
+        let fitting: BTreeSet<&str> = (0..self.names.len()).filter(fits).map(|idx| self.names[idx]).collect();
+        self.stages.iter().copied().filter(|name| *name != self.names[own] && fitting.contains(name)).collect()
+    }
+
+    /// The cell of a stage that has the values of another's axes.
+    fn cell_for(&self, stage: &str, own: usize) -> Option<usize> {
+        let cells = self.by_name.get(stage)?;
+        let fits = |idx: &usize| self.axes[*idx].iter().all(|choice| self.axes[own].contains(choice));
+        // None fits only where stages wait for each other: any of them shows that.
+        cells.iter().copied().find(fits).or_else(|| cells.first().copied())
     }
 }
 
 /// Checks every stage's inputs and that no stage waits for itself.
 pub(crate) fn check(drafts: &mut [StageDraft<'_>], findings: &mut Findings) {
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut stages = vec![];
+    for (idx, draft) in drafts.iter().enumerate() {
+        let cells = by_name.entry(draft.name).or_default();
+        if cells.is_empty() {
+            stages.push(draft.name);
+        }
+        cells.push(idx);
+    }
     let peers = Peers {
+        stages,
         names: drafts.iter().map(|draft| draft.name).collect(),
+        cells: drafts.iter().map(|draft| draft.cell_name.clone()).collect(),
+        axes: drafts.iter().map(|draft| draft.axes).collect(),
         kinds: drafts.iter().map(|draft| draft.kind).collect(),
-        by_name: drafts.iter().enumerate().map(|(idx, draft)| (draft.name, idx)).collect(),
+        by_name,
     };
     for (idx, draft) in drafts.iter_mut().enumerate() {
         check_stage(idx, draft, &peers, findings);
@@ -77,7 +104,7 @@ fn check_stage(own: usize, draft: &mut StageDraft<'_>, peers: &Peers<'_>, findin
     for entry in entries {
         let refs = references(entry, own, draft, peers, findings);
         if kind.takes_any_input() {
-            check_free_input(entry, entries, &refs, findings);
+            check_free_input(entry, entries, findings);
         } else if let Some(decls) = decls {
             check_declared_input(entry, &refs, own, draft, decls, peers, findings);
         }
@@ -122,34 +149,36 @@ fn references(
 ) -> Vec<InputRef> {
     let path = format!("inputs.{}", entry.key);
     record(&mut draft.places, &path, entry);
+    let items = match &entry.value.value {
+        NodeValue::Seq(items) => items.as_slice(),
+        _ => std::slice::from_ref(&entry.value),
+    };
     let mut refs: Vec<InputRef> = vec![];
-    match &entry.value.value {
-        NodeValue::Seq(items) => {
-            for (idx, item) in items.iter().enumerate() {
-                let span = item.span.or(entry.key_span);
-                draft.places.insert(format!("{path}[{idx}]"), KeySpans { key: span, value: span });
-                let Some(reference) = reference(item, entry, own, peers, findings) else { continue };
-                if let Some(first) = refs.iter().find(|first| first.stage == reference.stage) {
-                    let message = format!("`{}` takes `{}` twice", entry.key, peers.names[reference.stage]);
-                    findings.error(
-                        Finding::new("config::duplicate_input", reference.span, message)
-                            .label("again here")
-                            .also(first.span, "first here")
-                            .help("keep one of the two"),
-                    );
-                    continue;
-                }
-                refs.push(reference);
+    for item in items {
+        let span = item.span.or(entry.key_span);
+        for reference in reference(item, entry, own, peers, findings) {
+            if let Some(first) = refs.iter().find(|first| first.stage == reference.stage) {
+                let message = format!("`{}` takes `{}` twice", entry.key, peers.cells[reference.stage]);
+                findings.error(
+                    Finding::new("config::duplicate_input", reference.span, message)
+                        .label("again here")
+                        .also(first.span, "first here")
+                        .help("keep one of the two"),
+                );
+                continue;
             }
+            // By the number that the artifact has in the input: one element may name several.
+            draft.places.insert(format!("{path}[{}]", refs.len()), KeySpans { key: span, value: span });
+            refs.push(reference);
         }
-        _ => refs.extend(reference(&entry.value, entry, own, peers, findings)),
     }
     refs
 }
 
-fn reference(node: &Node, entry: &Entry, own: usize, peers: &Peers<'_>, findings: &mut Findings) -> Option<InputRef> {
+/// What one element of an input names: a stage, or with `@` any number of cells.
+fn reference(node: &Node, entry: &Entry, own: usize, peers: &Peers<'_>, findings: &mut Findings) -> Vec<InputRef> {
     if node.is_invalid() {
-        return None;
+        return vec![];
     }
     let span = node.span.or(entry.key_span);
     // A stage may be called `1`, which YAML reads as a number.
@@ -157,30 +186,60 @@ fn reference(node: &Node, entry: &Entry, own: usize, peers: &Peers<'_>, findings
         NodeValue::Scalar(scalar) if !node.is_null() => scalar.text.as_str(),
         _ => {
             let message = format!("`{}` must be the name of a stage, but is {}", entry.key, node.describe());
-            let help = did_you_mean("", "stages are", peers.names.iter().copied());
+            let help = did_you_mean("", "stages are", peers.stages.iter().copied());
             findings.error(Finding::new("config::type", span, message).label("not a name of a stage").maybe_help(help));
-            return None;
+            return vec![];
         }
     };
-    let Some(stage) = peers.by_name.get(written).copied() else {
+    if written.contains('@') {
+        return cells(written, span, own, peers, findings);
+    }
+    let Some(stage) = peers.cell_for(written, own) else {
         let message = format!("there is no stage `{}`", super::node::shorten(written));
-        let others = peers.names.iter().copied().enumerate().filter(|(idx, _)| *idx != own).map(|(_, name)| name);
+        let others = peers.stages.iter().copied().filter(|name| *name != peers.names[own]);
         let help = did_you_mean(written, "stages are", others);
         findings.error(Finding::new("config::unknown_stage", span, message).label("unknown stage").maybe_help(help));
-        return None;
+        return vec![];
     };
-    if stage == own {
-        let message = format!("stage `{written}` takes its own result");
-        findings.error(
-            Finding::new("config::cycle", span, message).label("itself").help("name the stage whose result it needs"),
-        );
-        return None;
+    if peers.names[stage] == peers.names[own] {
+        findings.error(takes_itself(written, span));
+        return vec![];
     }
-    Some(InputRef { stage, span })
+    vec![InputRef { stage, span }]
+}
+
+fn takes_itself(stage: &str, span: Span) -> Finding {
+    Finding::new("config::cycle", span, format!("stage `{stage}` takes its own result"))
+        .label("itself")
+        .help("name the stage whose result it needs")
+}
+
+/// The cells that a name with `@` stands for.
+fn cells(written: &str, span: Span, own: usize, peers: &Peers<'_>, findings: &mut Findings) -> Vec<InputRef> {
+    let found: Vec<usize> = (0..peers.cells.len()).filter(|idx| selects(written, &peers.cells[*idx])).collect();
+    if found.is_empty() {
+        let stage = written.split('@').next().unwrap_or_default();
+        let known = peers.by_name.get(stage);
+        let help = match known.map(|cells| (cells, cells.first().map(|idx| peers.axes[*idx].is_empty()))) {
+            None => did_you_mean(stage, "stages are", peers.stages.iter().copied()),
+            Some((_, Some(true))) => Some(format!("`{stage}` has one cell only: write `{stage}`")),
+            Some((cells, _)) => {
+                let names: Vec<&str> = cells.iter().map(|idx| peers.cells[*idx].as_str()).collect();
+                did_you_mean(written, "its cells are", names.iter().copied())
+            }
+        };
+        let message = format!("no cell matches `{}`", super::node::shorten(written));
+        findings.error(Finding::new("config::unknown_cell", span, message).label("no such cell").maybe_help(help));
+    }
+    if found.iter().any(|idx| peers.names[*idx] == peers.names[own]) {
+        findings.error(takes_itself(peers.names[own], span));
+        return vec![];
+    }
+    found.into_iter().map(|stage| InputRef { stage, span }).collect()
 }
 
 /// An input of a command: its name becomes part of a variable's name.
-fn check_free_input(entry: &Entry, all: &[Entry], refs: &[InputRef], findings: &mut Findings) {
+fn check_free_input(entry: &Entry, all: &[Entry], findings: &mut Findings) {
     let is_name = entry.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !is_name {
@@ -204,7 +263,6 @@ fn check_free_input(entry: &Entry, all: &[Entry], refs: &[InputRef], findings: &
                 .help("rename one of the two"),
         );
     }
-    check_single(entry, refs, findings);
 }
 
 fn check_single(entry: &Entry, refs: &[InputRef], findings: &mut Findings) {
@@ -215,6 +273,15 @@ fn check_single(entry: &Entry, refs: &[InputRef], findings: &mut Findings) {
             _ => "name one stage".into(),
         };
         findings.error(Finding::new("config::many_inputs", entry.value.span, message).label("a list").help(help));
+    } else if let (Some(written), true) = (entry.value.as_str(), refs.len() > 1) {
+        let stage = written.split('@').next().unwrap_or_default();
+        let message = format!("`{}` takes one stage, but `{written}` are {} cells", entry.key, refs.len());
+        let help = format!(
+            "write `{}: {stage}`, which makes a cell of this stage for each of them, or name a single one",
+            entry.key
+        );
+        findings
+            .error(Finding::new("config::many_inputs", entry.value.span, message).label("several cells").help(help));
     }
 }
 

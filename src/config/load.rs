@@ -49,9 +49,13 @@ impl Budget {
 
     /// The mistake of having run out of it.
     pub(crate) fn exceeded(span: Span) -> Finding {
-        Finding::new("config::too_large", span, "the pipeline grows too large when aliases and references are expanded")
-            .label("the limit of 100,000 nodes or 16 MiB of text is reached here")
-            .help("remove aliases (`*name`) or references that repeat large parts within each other")
+        Finding::new(
+            "config::too_large",
+            span,
+            "the pipeline grows too large when aliases, references and matrices are expanded",
+        )
+        .label("the limit of 100,000 nodes or 16 MiB of text is reached here")
+        .help("remove aliases (`*name`) or references that repeat large parts within each other, or values of axes")
     }
 }
 

@@ -22,6 +22,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// What pipelines and stages may be called.
 pub(crate) const NAME_PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$";
 
+/// What axes of a matrix may be called.
+const AXIS_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]{0,39}$";
+
 static STRICT: LazyLock<StrictSchemas> = LazyLock::new(|| {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let with = StageKind::ALL.map(|kind| {
@@ -128,7 +131,7 @@ fn seed_schema(description: &str, default: Option<u64>) -> Value {
 
 fn reference_schema() -> Value {
     json!({
-        "description": "A reference: `${vars.name}` or `${env.NAME:-default}`.",
+        "description": "A reference: `${vars.name}`, `${env.NAME:-default}` or `${matrix.axis}`.",
         "type": "string",
         "pattern": r"^\$\{.*\}$"
     })
@@ -148,9 +151,39 @@ fn stage_schema() -> Value {
             "uses": { "description": "The kind of stage.", "oneOf": kinds },
             "inputs": { "description": "The stages whose results this one reads, by the name of the input." },
             "with": { "description": "The parameters." },
-            "seed": seed_schema("Seed of this stage; without it the pipeline's.", None)
+            "seed": seed_schema("Seed of this stage; without it that of an axis `seed`, or else the pipeline's.", None),
+            "matrix": matrix_schema()
         },
         "allOf": branches
+    })
+}
+
+/// Axes and their values.
+fn matrix_schema() -> Value {
+    let scalar = json!(["number", "string", "boolean"]);
+    json!({
+        "description": "Multiplies the stage and what follows from it: one cell for each combination of values, used as `${matrix.axis}`; an axis `seed` is the cell's seed.",
+        "anyOf": [
+            {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": { "pattern": AXIS_PATTERN },
+                "additionalProperties": {
+                    "anyOf": [
+                        {
+                            "type": "array",
+                            "minItems": 1,
+                            "uniqueItems": true,
+                            "items": {
+                                "anyOf": [{ "type": scalar }, { "type": "array", "minItems": 1, "items": { "type": scalar } }]
+                            }
+                        },
+                        { "$ref": "#/$defs/Reference" }
+                    ]
+                }
+            },
+            { "$ref": "#/$defs/Reference" }
+        ]
     })
 }
 
@@ -198,23 +231,21 @@ pub(crate) fn needs_with(kind: StageKind) -> bool {
 }
 
 fn inputs_schema(kind: StageKind, inputs: &[InputDecl]) -> Value {
-    let stage = json!({ "type": "string", "description": "Name of a stage." });
+    let stage =
+        json!({ "type": "string", "description": "Name of a stage; `STAGE@*` or `STAGE@axis=value` for cells." });
+    let many = json!({ "anyOf": [{ "type": "array", "items": stage }, stage] });
     if kind.takes_any_input() {
         return json!({
             "description": "The stages whose results the program reads, by names of your choice.",
             "type": ["object", "null"],
             "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
-            "additionalProperties": stage
+            "additionalProperties": many
         });
     }
     let properties: Map<String, Value> = inputs
         .iter()
         .map(|input| {
-            let mut schema = if input.many {
-                json!({ "anyOf": [{ "type": "array", "items": stage }, stage] })
-            } else {
-                json!({ "type": "string" })
-            };
+            let mut schema = if input.many { many.clone() } else { json!({ "type": "string" }) };
             schema["description"] = json!(input.doc);
             (input.name.to_owned(), schema)
         })

@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
+    cell::cell_name,
+    cells::Cell,
     findings::{Finding, Findings},
     node::{Entry, Node, NodeValue},
     schema::{self, kind_doc, needs_with, strict_seed_schema, with_schema},
@@ -15,16 +17,20 @@ use super::{
 };
 use crate::{
     augment::augment_config::OpConfig,
-    stage::{StageConfig, StageKind},
+    stage::{StageConfig, StageKind, external_input::uses_seed},
 };
 
-const STAGE_KEYS: [&str; 4] = ["uses", "inputs", "with", "seed"];
+const STAGE_KEYS: [&str; 5] = ["uses", "inputs", "with", "seed", "matrix"];
 
 /// A stage while it is being checked.
 #[derive(Debug)]
 pub(crate) struct StageDraft<'n> {
-    /// Key under `stages`.
+    /// Key under `stages`; messages say this, since a mistake is the same in every cell.
     pub name: &'n str,
+    /// The name of the stage, or of the cell that it is.
+    pub cell_name: String,
+    /// Axes with the values of this cell.
+    pub axes: &'n [(String, String)],
     /// Where that key stands.
     pub name_span: Span,
     /// The kind, where `uses` names one.
@@ -71,9 +77,12 @@ impl StageDraft<'_> {
 }
 
 /// Checks everything of a stage that needs no other stage.
-pub(crate) fn check<'n>(entry: &'n Entry, findings: &mut Findings) -> StageDraft<'n> {
+pub(crate) fn check<'n>(cell: &'n Cell, findings: &mut Findings) -> StageDraft<'n> {
+    let entry = &cell.entry;
     let mut draft = StageDraft {
         name: &entry.key,
+        cell_name: cell_name(&entry.key, &cell.axes),
+        axes: &cell.axes,
         name_span: entry.key_span,
         kind: None,
         protocol: None,
@@ -116,7 +125,23 @@ pub(crate) fn check<'n>(entry: &'n Entry, findings: &mut Findings) -> StageDraft
             draft.ops = right_ops(with);
         }
     }
+    check_seed_axis(cell, &draft, findings);
     draft
+}
+
+/// An axis `seed` needs no reference to be used, but somebody who draws random numbers.
+fn check_seed_axis(cell: &Cell, draft: &StageDraft<'_>, findings: &mut Findings) {
+    if let (Some(span), Some(config)) = (cell.seed_axis, &draft.config)
+        && !uses_seed(config)
+    {
+        let kind = config.kind().name();
+        let message = format!("nothing in stage `{}` uses axis `seed`: `{kind}` draws nothing at random", draft.name);
+        findings.error(
+            Finding::new("config::unused_axis", span, message)
+                .label("all cells would be the same")
+                .help("write `${matrix.seed}` where its value belongs, or take it away"),
+        );
+    }
 }
 
 /// So that a mistake in one operation does not hide another in the next.

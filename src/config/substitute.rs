@@ -1,8 +1,9 @@
-//! `${vars.x}` and `${env.X:-default}` in scalars; `$${` stands for `${` itself.
+//! `${vars.x}`, `${env.X:-default}` and `${matrix.x}` in scalars; `$${` stands for `${` itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    cells::{self, Cell},
     findings::{Finding, Findings},
     load::{self, Budget, MAX_DEPTH},
     node::{Node, NodeValue, Origin},
@@ -14,37 +15,65 @@ use super::{
 /// References that stand in each other's values; more is a mistake or an attack.
 const MAX_CHAIN: usize = 50;
 
-/// Replaces every reference below `stages` and beside it, and resolves `vars` so that mistakes there show.
-/// Returns the first keys under `vars` that something refers to.
+/// What became of the references of a file.
+pub(crate) struct Substituted {
+    /// The stages, multiplied.
+    pub cells: Vec<Cell>,
+    /// The first keys under `vars` that something refers to.
+    pub used_vars: BTreeSet<String>,
+}
+
+/// Replaces every reference beside `stages`, makes cells of these, and resolves `vars` so that mistakes there
+/// show.
 pub(crate) fn substitute(
     root: &mut Node,
     env: &dyn Fn(&str) -> Option<String>,
     findings: &mut Findings,
     budget: &mut Budget,
-) -> BTreeSet<String> {
+) -> Substituted {
     let vars = root.get("vars").map(|entry| entry.value.clone());
     let mut resolver = Resolver {
         vars: vars.as_ref(),
         env,
         findings,
         budget,
+        scope: None,
+        used_axes: BTreeSet::new(),
         memo: BTreeMap::new(),
         chain: vec![],
         used: BTreeSet::new(),
         absent: BTreeMap::new(),
     };
+    let mut cells = vec![];
     if let NodeValue::Map(entries) = &mut root.value {
         // What is used where counts before `vars` themselves are looked at.
         for entry in entries.iter_mut().filter(|entry| entry.key != "vars") {
-            resolver.node(&mut entry.value);
+            if entry.key != "stages" {
+                resolver.node(&mut entry.value);
+                continue;
+            }
+            resolver.scalar_in_place(&mut entry.value);
+            match &mut entry.value.value {
+                NodeValue::Map(stages) => cells = cells::expand(stages, &mut resolver),
+                _ => resolver.node(&mut entry.value),
+            }
         }
     }
-    let used = resolver.used.clone();
+    let used_vars = resolver.used.clone();
     for entry in vars.as_ref().map(Node::entries).unwrap_or_default() {
         let reference = Reference { written: format!("${{vars.{}}}", entry.key), span: entry.value.span };
         resolver.variable(&entry.key, &reference);
     }
-    used
+    Substituted { cells, used_vars }
+}
+
+/// The axes that a text refers to.
+pub(crate) fn mentioned_axes(text: &str) -> Vec<String> {
+    let axis = |part| match part {
+        Part::Reference(body) => body.trim().strip_prefix("matrix.").map(str::to_owned),
+        _ => None,
+    };
+    parts(text).into_iter().filter_map(axis).collect()
 }
 
 /// The paths under `vars` that a tree refers to.
@@ -115,11 +144,26 @@ struct Reference {
     span: Span,
 }
 
-struct Resolver<'a> {
+/// What `${matrix.…}` may name at a place.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    /// The stage.
+    pub stage: String,
+    /// Its axes with the values of one cell.
+    pub values: Vec<(String, Node)>,
+}
+
+/// Resolves references.
+pub(crate) struct Resolver<'a> {
     vars: Option<&'a Node>,
     env: &'a dyn Fn(&str) -> Option<String>,
-    findings: &'a mut Findings,
+    /// Where mistakes go.
+    pub findings: &'a mut Findings,
     budget: &'a mut Budget,
+    /// The cell whose parts are resolved; none outside of stages.
+    pub scope: Option<Scope>,
+    /// Axes that something referred to.
+    pub used_axes: BTreeSet<String>,
     memo: BTreeMap<String, Node>,
     chain: Vec<String>,
     used: BTreeSet<String>,
@@ -128,7 +172,16 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn node(&mut self, node: &mut Node) {
+    /// Replaces a node that is a reference as a whole, unless it refers to an axis; leaves anything else as it
+    /// is.
+    pub(crate) fn scalar_in_place(&mut self, node: &mut Node) {
+        if node.as_str().is_some_and(|text| text.contains("${") && mentioned_axes(text).is_empty()) {
+            self.node(node);
+        }
+    }
+
+    /// Replaces every reference in a tree.
+    pub(crate) fn node(&mut self, node: &mut Node) {
         match &mut node.value {
             NodeValue::Scalar(scalar) if scalar.kind == ScalarKind::Str && scalar.text.contains("${") => {
                 *node = self.scalar(&scalar.text, node.span);
@@ -193,7 +246,7 @@ impl Resolver<'_> {
     }
 
     /// Takes something off the budget; running out of it is one mistake, however much is left to do.
-    fn afford(&mut self, size: (usize, usize), span: Span) -> bool {
+    pub(crate) fn afford(&mut self, size: (usize, usize), span: Span) -> bool {
         let was_exceeded = self.budget.is_exceeded();
         let is_enough = self.budget.take(size);
         if !is_enough && !was_exceeded {
@@ -226,12 +279,40 @@ impl Resolver<'_> {
         if let Some(name) = body.strip_prefix("env.") {
             return self.environment(name, reference);
         }
+        if let Some(axis) = body.strip_prefix("matrix.") {
+            return self.axis(axis.trim(), reference);
+        }
         let name = if body.is_empty() { "NAME" } else { body };
         self.findings.error(
             Finding::new("config::reference", reference.span, format!("`{}` refers to nothing", reference.written))
-                .label("neither `vars.` nor `env.`")
+                .label("none of `vars.`, `env.` and `matrix.`")
                 .help(format!("write `${{vars.{name}}}` for a variable of this file, `${{env.{name}}}` for one of the environment, `$${{{body}}}` for the text itself")),
         );
+        Node::invalid(reference.span)
+    }
+
+    /// The value of an axis in the cell that is being made.
+    fn axis(&mut self, axis: &str, reference: &Reference) -> Node {
+        let Some(scope) = &self.scope else {
+            self.findings.error(
+                Finding::new("config::axis", reference.span, format!("`{}` belongs to no stage", reference.written))
+                    .label("axes have values in stages only")
+                    .help("write it below a stage that has a `matrix` or depends on one that has"),
+            );
+            return Node::invalid(reference.span);
+        };
+        if let Some((name, node)) = scope.values.iter().find(|(name, _)| name == axis) {
+            let node = node.clone();
+            self.used_axes.insert(name.clone());
+            return if self.afford(node.size(), reference.span) { node } else { Node::invalid(reference.span) };
+        }
+        let names = scope.values.iter().map(|(name, _)| name.as_str());
+        let help = did_you_mean(axis, &format!("axes of `{}` are", scope.stage), names).unwrap_or_else(|| {
+            format!("add `matrix: {{ {axis}: [VALUE, …] }}` to `{}` or to a stage that it depends on", scope.stage)
+        });
+        let message = format!("stage `{}` has no axis `{axis}`", scope.stage);
+        self.findings
+            .error(Finding::new("config::axis", reference.span, message).label("no axis of this name").help(help));
         Node::invalid(reference.span)
     }
 
@@ -294,7 +375,10 @@ impl Resolver<'_> {
             return Node::invalid(reference.span);
         }
         self.chain.push(path.to_owned());
+        // A variable has one value, whoever asks first.
+        let scope = self.scope.take();
         let node = self.find(path, reference);
+        self.scope = scope;
         self.chain.pop();
         // What is kept costs as much as what is handed out.
         let node = if node.depth() > MAX_DEPTH {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
+    cells::Cell,
     config_error::{ConfigErrors, ConfigWarning},
     findings::{Finding, Findings},
     inputs,
@@ -70,11 +71,11 @@ fn load(
     let root = load::parse(source, findings, &mut budget);
     let mut root = check_root(root, findings)?;
     overrides::apply(&mut root, overrides, findings, &mut budget);
-    let used_vars = substitute::substitute(&mut root, env, findings, &mut budget);
+    let substituted = substitute::substitute(&mut root, env, findings, &mut budget);
     let before_vars_warning = findings.num_errors();
-    let pipeline = check_pipeline(source_name, &root, findings);
+    let pipeline = check_pipeline(source_name, &root, &substituted.cells, findings);
     if findings.num_errors() == before_vars_warning {
-        warnings::unused_vars(&root, &used_vars, findings);
+        warnings::unused_vars(&root, &substituted.used_vars, findings);
     }
     pipeline
 }
@@ -102,7 +103,7 @@ fn check_root(root: Option<Node>, findings: &mut Findings) -> Option<Node> {
     }
 }
 
-fn check_pipeline(source_name: &Path, root: &Node, findings: &mut Findings) -> Option<Pipeline> {
+fn check_pipeline(source_name: &Path, root: &Node, cells: &[Cell], findings: &mut Findings) -> Option<Pipeline> {
     for entry in root.entries().iter().filter(|entry| !TOP_KEYS.contains(&entry.key.as_str())) {
         let message = format!("a pipeline has no key `{}`", super::node::shorten(&entry.key));
         let help = did_you_mean(&entry.key, "it may have", TOP_KEYS);
@@ -131,7 +132,7 @@ fn check_pipeline(source_name: &Path, root: &Node, findings: &mut Findings) -> O
                 .help("write `vars: { NAME: VALUE }`"),
         );
     }
-    let stages = check_stages(root, findings)?;
+    let stages = check_stages(root, cells, findings)?;
     if findings.num_errors() > 0 {
         return None;
     }
@@ -206,7 +207,7 @@ fn check_pipeline_name(source_name: &Path, root: &Node, findings: &mut Findings)
     stage_check::check_name(&scalar.text, span, "pipeline", findings).then(|| scalar.text.clone())
 }
 
-fn check_stages<'n>(root: &'n Node, findings: &mut Findings) -> Option<Vec<StageDraft<'n>>> {
+fn check_stages<'n>(root: &Node, cells: &'n [Cell], findings: &mut Findings) -> Option<Vec<StageDraft<'n>>> {
     let help = "a stage is written `NAME: { uses: KIND, inputs: {…}, with: {…} }`";
     let Some(entry) = root.get("stages") else {
         let span = root.entries().first().map_or(root.span, |entry| entry.key_span);
@@ -216,8 +217,8 @@ fn check_stages<'n>(root: &'n Node, findings: &mut Findings) -> Option<Vec<Stage
         return None;
     };
     let span = entry.value.span.or(entry.key_span);
-    let entries = match &entry.value.value {
-        NodeValue::Map(entries) if !entries.is_empty() => entries,
+    match &entry.value.value {
+        NodeValue::Map(entries) if !entries.is_empty() => {}
         NodeValue::Invalid => return None,
         NodeValue::Map(_) => {
             findings.error(Finding::new("config::no_stages", span, "`stages` is empty").label("no stage").help(help));
@@ -232,8 +233,8 @@ fn check_stages<'n>(root: &'n Node, findings: &mut Findings) -> Option<Vec<Stage
             findings.error(Finding::new("config::type", span, message).label("not a mapping").help(help));
             return None;
         }
-    };
-    let mut drafts: Vec<StageDraft<'n>> = entries.iter().map(|entry| stage_check::check(entry, findings)).collect();
+    }
+    let mut drafts: Vec<StageDraft<'n>> = cells.iter().map(|cell| stage_check::check(cell, findings)).collect();
     check_case(&drafts, findings);
     inputs::check(&mut drafts, findings);
     for draft in &drafts {
@@ -250,7 +251,9 @@ fn check_stages<'n>(root: &'n Node, findings: &mut Findings) -> Option<Vec<Stage
 fn check_case(drafts: &[StageDraft<'_>], findings: &mut Findings) {
     let mut seen: BTreeMap<String, &StageDraft<'_>> = BTreeMap::new();
     for draft in drafts {
-        if let Some(first) = seen.insert(draft.name.to_lowercase(), draft) {
+        if let Some(first) = seen.insert(draft.name.to_lowercase(), draft)
+            && first.name != draft.name
+        {
             let message = format!("stages `{}` and `{}` differ only in case", first.name, draft.name);
             findings.error(
                 Finding::new("config::name", draft.name_span, message)
@@ -263,7 +266,7 @@ fn check_case(drafts: &[StageDraft<'_>], findings: &mut Findings) {
 }
 
 fn finish_stages(drafts: Vec<StageDraft<'_>>, seed: u64, findings: &Findings) -> Option<Vec<Stage>> {
-    let names: Vec<String> = drafts.iter().map(|draft| draft.name.to_owned()).collect();
+    let names: Vec<String> = drafts.iter().map(|draft| draft.cell_name.clone()).collect();
     drafts
         .into_iter()
         .map(|draft| {
@@ -279,7 +282,7 @@ fn finish_stages(drafts: Vec<StageDraft<'_>>, seed: u64, findings: &Findings) ->
                 .filter_map(|(path, spans)| Some((path, findings.sources.place_in_file(spans.key)?)))
                 .collect();
             Some(Stage {
-                name: draft.name.to_owned(),
+                name: draft.cell_name,
                 config: draft.config?,
                 inputs,
                 seed: draft.seed.unwrap_or(seed),

@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use crate::{
-    cache::CacheError, config::resolved::RenderError, fs::FsError, graph::GraphError, lockfile::LockfileError,
+    cache::CacheError,
+    config::{CellName, resolved::RenderError},
+    fs::FsError,
+    graph::GraphError,
+    lockfile::LockfileError,
     stage::StageError,
 };
 
@@ -17,6 +21,12 @@ pub enum RunnerError {
         pattern: String,
         /// All stages.
         known: Vec<String>,
+    },
+    /// A stage to be executed in any case that does not take part.
+    #[error("`{pattern}` is to be forced, but is not among the selected stages")]
+    ForcedOutside {
+        /// As given.
+        pattern: String,
     },
     /// Files or folders outside the cache that are not there.
     #[error("{}", list(problems))]
@@ -166,14 +176,9 @@ impl RunnerError {
     /// What the user can do, if we know.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::UnknownStage { pattern, known } => {
-                let list = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                let near = known
-                    .iter()
-                    .min_by_key(|name| strsim::damerau_levenshtein(name, pattern))
-                    .filter(|name| strsim::normalized_damerau_levenshtein(name, pattern) > 0.5);
-                let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-                Some(format!("{near}the stages are {list}"))
+            Self::UnknownStage { pattern, known } => Some(similar_stages(pattern, known)),
+            Self::ForcedOutside { pattern } => {
+                Some(format!("select it, too: `--stage {pattern}`, or `--from` a stage before it"))
             }
             Self::Sources { project_root, .. } => Some(format!(
                 "relative paths start at the project root `{}`; change the path, put the files there, or choose \
@@ -195,6 +200,30 @@ impl RunnerError {
             Self::Parameters(_) | Self::Graph(_) => None,
         }
     }
+}
+
+/// What was meant, perhaps, and what there is: stages, or the cells of the one that was named.
+fn similar_stages(pattern: &str, known: &[String]) -> String {
+    const MOST: usize = 14;
+    let mut stages: Vec<&str> = known.iter().map(|name| CellName::parse(name).stage).collect();
+    stages.dedup();
+    let stage = CellName::parse(pattern).stage;
+    let (what, names): (String, Vec<&str>) = if pattern.contains('@') && stages.contains(&stage) {
+        let cells = known.iter().map(String::as_str).filter(|name| CellName::parse(name).stage == stage);
+        (format!("the cells of `{stage}`"), cells.collect())
+    } else {
+        ("the stages".into(), stages)
+    };
+    let near = names
+        .iter()
+        .min_by_key(|name| strsim::damerau_levenshtein(name, pattern))
+        .filter(|name| strsim::normalized_damerau_levenshtein(name, pattern) > 0.5 && !pattern.contains('@'));
+    let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+    let mut list: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+    if names.len() > MOST {
+        list.push(format!("{} more", names.len() - MOST));
+    }
+    format!("{near}{what} are {}", list.join(", "))
 }
 
 /// An error with its causes in one line.

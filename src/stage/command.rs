@@ -150,7 +150,9 @@ fn read_metrics(ctx: &StageContext<'_>) -> BTreeMap<String, f64> {
         Ok(fields) => fields
             .into_iter()
             .filter_map(|(key, value)| {
-                let key = if key.contains('/') { key } else { format!("{}/{key}", ctx.stage) };
+                // Cells of a matrix have figures of one name, so that they can be compared.
+                let stage = ctx.stage.split('@').next().unwrap_or_default();
+                let key = if key.contains('/') { key } else { format!("{stage}/{key}") };
                 Some((key, value.as_f64()?))
             })
             .collect(),

@@ -2,6 +2,7 @@
 
 mod errors;
 mod limits;
+mod matrix;
 mod overrides;
 mod schema;
 mod values;
