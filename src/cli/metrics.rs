@@ -8,18 +8,20 @@ use std::{
 
 use serde::Serialize;
 
-use super::{PipelineArgs, Session, load, table::Table};
+use super::{PipelineArgs, Session, load, spread, table::Table};
 use crate::{
+    config::cell::glob,
     error::Error,
     fs::{FsError, files},
-    lockfile::Lockfile,
+    lockfile::{LockedStage, Lockfile},
     runner::text,
 };
 
 /// Arguments of `metrics`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  simsiam-pipe metrics\n  simsiam-pipe metrics --compare HEAD~1\n  \
-                        simsiam-pipe metrics --compare ../other/pipelines/intel.lock")]
+                        simsiam-pipe metrics --compare ../other/pipelines/intel.lock\n  \
+                        simsiam-pipe metrics --over seed")]
 pub struct MetricsArgs {
     /// Which pipeline.
     #[command(flatten)]
@@ -27,6 +29,13 @@ pub struct MetricsArgs {
     /// Compare with the lockfile at a git revision, or with another lockfile.
     #[arg(long, value_name = "REF")]
     pub compare: Option<String>,
+    /// Mean and standard deviation over an axis of a matrix, for each combination of the others (can be
+    /// repeated).
+    #[arg(long, value_name = "AXIS", conflicts_with = "compare")]
+    pub over: Vec<String>,
+    /// Only figures whose name matches (`*` and `?` match).
+    #[arg(long, value_name = "METRIC")]
+    pub only: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -47,7 +56,12 @@ struct Figure {
 pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
     let pipeline = load::load(&args.pipeline, session)?;
     let path = Lockfile::path_for(&pipeline.path);
+    let is_wanted = |metric: &str| args.only.as_ref().is_none_or(|only| glob(only, metric));
+    let figures = |lockfile: &Lockfile| figures(lockfile, &is_wanted);
     let now = figures(&Lockfile::load(&path)?);
+    if !args.over.is_empty() {
+        return spread::run(&now, &args.over, &path, session);
+    }
     let before = match &args.compare {
         Some(reference) => Some(figures(&other_lockfile(reference, &path)?)),
         None => None,
@@ -90,12 +104,15 @@ pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
     session.print(&table.render(session.paint()))
 }
 
-fn figures(lockfile: &Lockfile) -> BTreeMap<(String, String), f64> {
-    lockfile
-        .stages
-        .iter()
-        .flat_map(|(name, stage)| stage.metrics.iter().map(|(metric, value)| ((name.clone(), metric.clone()), *value)))
-        .collect()
+/// Figures by stage and name.
+pub(super) type Figures = BTreeMap<(String, String), f64>;
+
+fn figures(lockfile: &Lockfile, is_wanted: &dyn Fn(&str) -> bool) -> Figures {
+    let of_stage = |(name, stage): (&String, &LockedStage)| {
+        let wanted = stage.metrics.iter().filter(|(metric, _)| is_wanted(metric));
+        wanted.map(|(metric, value)| ((name.clone(), metric.clone()), *value)).collect::<Vec<_>>()
+    };
+    lockfile.stages.iter().flat_map(of_stage).collect()
 }
 
 /// A file of that name, or the lockfile at a git revision of that name.

@@ -18,6 +18,7 @@ pub mod predict;
 pub mod run;
 pub mod schema;
 pub mod session;
+mod spread;
 pub mod stage_worker;
 pub mod status;
 pub mod table;

@@ -10,7 +10,7 @@ use crate::{
     config::Pipeline,
     error::Error,
     runner::{
-        Cancel, Plan, RunOptions, Runner, Verdict,
+        Cancel, Cost, Plan, PlannedStage, RunOptions, Runner, Verdict,
         console::{Paint, headline_figures},
         event::SilentObserver,
         text,
@@ -62,12 +62,10 @@ pub fn make(pipeline: &Pipeline, options: &RunOptions, session: &Session) -> Res
 pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
     let mut out = String::new();
     let width = plan.stages.iter().map(|stage| stage.stage.chars().count()).max().unwrap_or(0);
-    let (mut hits, mut runs, mut open, mut cost) = (0, 0, 0, 0.0);
+    let (mut hits, mut runs, mut open) = (0, 0, 0);
     for stage in &plan.stages {
         let name = paint.bold(&format!("{:<width$}", stage.stage));
         let indent = " ".repeat(width + 4);
-        let last = stage.last_seconds.map(|seconds| format!("; took {} last time", text::duration(seconds)));
-        let last = paint.dim(&last.unwrap_or_default());
         match &stage.verdict {
             Verdict::Hit { artifact, metrics } => {
                 hits += 1;
@@ -78,28 +76,24 @@ pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
             }
             Verdict::Run { reason } => {
                 runs += 1;
-                cost += stage.last_seconds.unwrap_or(0.0);
                 let (headline, lines) = text::reason(reason);
-                let _ = writeln!(out, "  {name}  {}  {headline}{last}", paint.yellow("run    "));
+                let _ = writeln!(out, "  {name}  {}  {headline}{}", paint.yellow("run    "), last(stage, paint));
                 for line in lines {
                     let _ = writeln!(out, "{indent}         {line}");
                 }
             }
             Verdict::Unknown { waits_for, changes } => {
                 open += 1;
-                cost += stage.last_seconds.unwrap_or(0.0);
-                let names: Vec<_> = waits_for.iter().map(|name| format!("`{name}`")).collect();
-                let headline = if changes.is_empty() {
-                    format!(
-                        "unless {} {} the same as before",
-                        names.join(", "),
-                        if names.len() == 1 { "gives" } else { "give" }
-                    )
+                let names = text::names(waits_for);
+                let (word, headline) = if stage.last_seconds.is_none() {
+                    ("run    ", format!("after {names}: it has never run"))
+                } else if changes.is_empty() {
+                    let give = if waits_for.len() == 1 { "gives" } else { "give" };
+                    ("run?   ", format!("unless {names} {give} the same as before"))
                 } else {
-                    format!("after {}", names.join(", "))
+                    ("run    ", format!("after {names}"))
                 };
-                let word = if changes.is_empty() { "run?   " } else { "run    " };
-                let _ = writeln!(out, "  {name}  {}  {headline}{last}", paint.yellow(word));
+                let _ = writeln!(out, "  {name}  {}  {headline}{}", paint.yellow(word), last(stage, paint));
                 for change in changes {
                     let _ = writeln!(out, "{indent}         {}", text::change(change));
                 }
@@ -111,7 +105,40 @@ pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
         (runs, 0) => format!("{runs} to run, {hits} cached"),
         (runs, open) => format!("{runs} to run, {open} depend on that, {hits} cached"),
     };
-    let cost = if cost > 0.0 { format!("; these took {} last time", text::duration(cost)) } else { String::new() };
-    let _ = writeln!(out, "{}: {summary}{cost}", plan.pipeline);
+    let _ = writeln!(out, "{}: {summary}{}", plan.pipeline, cost(&plan.cost));
     out
+}
+
+/// What the stage took last time, or a cell like it.
+fn last(stage: &PlannedStage, paint: Paint) -> String {
+    let text = match &stage.estimate {
+        Some(estimate) if stage.last_seconds.is_some() => {
+            format!("; took {} last time", text::duration(estimate.seconds))
+        }
+        Some(estimate) => format!("; `{}` took {}", estimate.stage, text::duration(estimate.seconds)),
+        None => return String::new(),
+    };
+    paint.dim(&text)
+}
+
+/// What all that runs will cost, as far as that can be said.
+fn cost(cost: &Cost) -> String {
+    let known = cost.stages - cost.without_estimate;
+    let mut text = String::new();
+    if known > 0 {
+        let memory = match cost.peak_memory_bytes {
+            0 => String::new(),
+            peak => format!(" and up to {} of memory", text::bytes(peak)),
+        };
+        let duration = text::duration(cost.seconds);
+        let _ = write!(text, "; earlier runs took {duration}, {} of disk{memory}", text::bytes(cost.disk_bytes));
+    }
+    match (cost.without_estimate, known) {
+        (0, _) => {}
+        (_, 0) => text.push_str("; no earlier run tells how long that takes"),
+        (count, _) => {
+            let _ = write!(text, "; nothing is known about {count} of them");
+        }
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! The difference of two fingerprints, field by field.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,22 @@ pub fn diff_own(old: &StageFingerprint, new: &StageFingerprint) -> Vec<FieldChan
     changes
 }
 
+/// Inputs that take another number of artifacts than before, which is known although what these are is not.
+pub fn diff_input_counts(old: &StageFingerprint, counts: &BTreeMap<&str, usize>) -> Vec<FieldChange> {
+    let names: BTreeSet<&str> = old.inputs.keys().map(String::as_str).chain(counts.keys().copied()).collect();
+    let spell = |count: usize| match count {
+        0 => None,
+        1 => Some("1 artifact".to_owned()),
+        count => Some(format!("{count} artifacts")),
+    };
+    names
+        .into_iter()
+        .map(|name| (name, old.inputs.get(name).map_or(0, Vec::len), counts.get(name).copied().unwrap_or(0)))
+        .filter(|(_, before, after)| before != after)
+        .map(|(name, before, after)| FieldChange::new(format!("inputs.{name}"), spell(before), spell(after)))
+        .collect()
+}
+
 fn diff_values(key: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<FieldChange>) {
     match (old, new) {
         (Some(Value::Object(before)), Some(Value::Object(after))) => diff_objects(key, before, after, changes),
@@ -118,8 +134,6 @@ fn diff_objects(key: &str, before: &Map<String, Value>, after: &Map<String, Valu
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
@@ -184,6 +198,25 @@ mod tests {
                 format!("inputs.classifiers[0]: - -> {a}"),
                 format!("inputs.classifiers[1]: - -> {b}"),
                 format!("inputs.dataset: {a} -> {b}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn another_number_of_inputs_is_a_change() {
+        let mut old = fingerprint(json!({}));
+        old.inputs.insert("classifiers".into(), vec![Digest::of(b"a")]);
+        old.inputs.insert("datasets".into(), vec![Digest::of(b"a")]);
+        old.inputs.insert("gone".into(), vec![Digest::of(b"a")]);
+        let changes = diff_input_counts(&old, &BTreeMap::from([("classifiers", 3), ("datasets", 1), ("new", 1)]));
+        let found: Vec<_> =
+            changes.iter().map(|change| (change.key.as_str(), change.old.as_deref(), change.new.as_deref())).collect();
+        assert_eq!(
+            found,
+            [
+                ("inputs.classifiers", Some("1 artifact"), Some("3 artifacts")),
+                ("inputs.gone", Some("1 artifact"), None),
+                ("inputs.new", None, Some("1 artifact")),
             ]
         );
     }

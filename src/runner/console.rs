@@ -248,7 +248,7 @@ impl RunObserver for Console {
                     width = state.width
                 ));
             }
-            RunEvent::StageStarted { stage, uses, last_seconds } => self.start(state, stage, uses, *last_seconds),
+            RunEvent::StageStarted { stage, uses, last_seconds, .. } => self.start(state, stage, uses, *last_seconds),
             RunEvent::StageProgress { stage, done, total, unit, message } => {
                 self.progress(state, stage, *done, *total, unit, message);
             }

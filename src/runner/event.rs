@@ -55,6 +55,8 @@ pub enum RunEvent {
         uses: String,
         /// How long it took last time, in seconds.
         last_seconds: Option<f64>,
+        /// Where its logs grow while it runs; gone when it ends.
+        log_dir: String,
     },
     /// A stage has come further. Sent a few times a second at most.
     StageProgress {
@@ -102,6 +104,8 @@ pub enum RunEvent {
         saved_seconds: f64,
         /// Link to the artifact.
         path: String,
+        /// Log files in it.
+        logs: Vec<String>,
     },
     /// A stage was executed.
     StageFinished {
@@ -118,6 +122,8 @@ pub enum RunEvent {
         unchanged: bool,
         /// Link to the artifact.
         path: String,
+        /// Log files in it.
+        logs: Vec<String>,
     },
     /// A stage failed.
     StageFailed {
@@ -283,21 +289,130 @@ impl RunObserver for SilentObserver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        runner::{Estimate, Verdict},
+        stage::StageKind,
+    };
+
+    /// One of each event with every optional part, and the next with none: a new event does not compile until it
+    /// has its place here.
+    fn one_of_each() -> Vec<RunEvent> {
+        let stage = || "pretrain".to_owned();
+        let metrics = || Metrics::from([("train/loss".to_owned(), -0.5)]);
+        let plan = PlannedStage {
+            stage: stage(),
+            uses: StageKind::Pretrain,
+            verdict: Verdict::Unknown { waits_for: vec!["train".into()], changes: vec![] },
+            fingerprint: None,
+            last_seconds: Some(1.0),
+            estimate: Some(Estimate {
+                stage: stage(),
+                made: Timestamp::from_seconds(0),
+                device: "cpu".into(),
+                seconds: 1.0,
+                peak_memory_bytes: Some(5),
+                disk_bytes: 7,
+            }),
+        };
+        let digest = Digest::of(b"x");
+        let mut events = vec![RunEvent::RunStarted {
+            pipeline: "p".into(),
+            path: "p.yaml".into(),
+            stages: vec![stage()],
+            dry_run: false,
+        }];
+        while let Some(last) = events.last() {
+            let next = match last {
+                RunEvent::RunStarted { .. } => RunEvent::StagePlanned { plan: plan.clone() },
+                RunEvent::StagePlanned { .. } => RunEvent::StageWaiting {
+                    stage: stage(),
+                    holder: Some(Holder { pid: 1, host: "h".into(), since: "now".into() }),
+                },
+                RunEvent::StageWaiting { .. } => RunEvent::StageStarted {
+                    stage: stage(),
+                    uses: "pretrain".into(),
+                    last_seconds: None,
+                    log_dir: "l".into(),
+                },
+                RunEvent::StageStarted { .. } => RunEvent::StageProgress {
+                    stage: stage(),
+                    done: 3,
+                    total: 10,
+                    unit: "steps".into(),
+                    message: "loss -0.5".into(),
+                },
+                RunEvent::StageProgress { .. } => {
+                    RunEvent::StageMetric { stage: stage(), name: "train/loss".into(), step: 1, value: None }
+                }
+                RunEvent::StageMetric { .. } => {
+                    RunEvent::StageMessage { stage: stage(), level: Level::Warning, message: "m".into() }
+                }
+                RunEvent::StageMessage { .. } => RunEvent::StageRestored {
+                    stage: stage(),
+                    artifact: digest,
+                    metrics: metrics(),
+                    saved_seconds: 1.0,
+                    path: "runs/p/pretrain".into(),
+                    logs: vec![],
+                },
+                RunEvent::StageRestored { .. } => RunEvent::StageFinished {
+                    stage: stage(),
+                    artifact: digest,
+                    metrics: metrics(),
+                    seconds: 1.0,
+                    unchanged: false,
+                    path: "runs/p/pretrain".into(),
+                    logs: vec!["runs/p/pretrain/logs/tensorboard".into()],
+                },
+                RunEvent::StageFinished { .. } => {
+                    RunEvent::StageFailed { stage: stage(), message: "m".into(), help: Some("h".into()) }
+                }
+                RunEvent::StageFailed { .. } => RunEvent::StageCancelled { stage: stage() },
+                RunEvent::StageCancelled { .. } => RunEvent::StageSkipped { stage: stage(), because: "train".into() },
+                RunEvent::StageSkipped { .. } => RunEvent::Warning { message: "m".into() },
+                RunEvent::Warning { .. } => RunEvent::RunFinished {
+                    pipeline: "p".into(),
+                    outcome: Outcome::Done,
+                    seconds: 1.0,
+                    executed: 1,
+                    restored: 0,
+                    saved_seconds: 0.0,
+                    report: None,
+                },
+                RunEvent::RunFinished { .. } => RunEvent::Error {
+                    message: "m".into(),
+                    help: None,
+                    exit_code: 3,
+                    mistakes: vec![Mistake {
+                        code: "config::type".into(),
+                        message: "m".into(),
+                        help: None,
+                        file: "p.yaml".into(),
+                        line: 1,
+                        column: 1,
+                    }],
+                },
+                RunEvent::Error { .. } => break,
+            };
+            events.push(next);
+        }
+        events
+    }
 
     #[test]
-    fn the_schema_file_matches_the_types_and_the_lines() {
+    fn the_schema_file_matches_the_types_and_every_event() {
         let schema = schemars::schema_for!(EventLine<'_>).to_value();
         let schema = crate::schema_files::check("events.schema.json", &schema);
-        let event = RunEvent::StageProgress {
-            stage: "pretrain".into(),
-            done: 3,
-            total: 10,
-            unit: "steps".into(),
-            message: "loss -0.5".into(),
-        };
-        let line = serde_json::to_value(EventLine::now(&event)).unwrap();
-        assert_eq!(line["event"], "stage_progress");
-        assert!(jsonschema::is_valid(&schema, &line), "{line}");
+        let events = one_of_each();
+        assert_eq!(events.len(), 15);
+        for event in &events {
+            let line = serde_json::to_value(EventLine::now(event)).unwrap();
+            assert!(jsonschema::is_valid(&schema, &line), "{line}");
+            assert!(line["version"] == EVENTS_VERSION && line["time"].is_string());
+            // Documented, too.
+            let name = line["event"].as_str().unwrap();
+            assert!(include_str!("../../docs/cli.md").contains(&format!("`{name}`")), "{name} is not in docs/cli.md");
+        }
         assert!(!jsonschema::is_valid(&schema, &serde_json::json!({"event": "stage_progress"})));
     }
 }

@@ -86,10 +86,7 @@ impl Runner<'_> {
         let planner = self.planner(pipeline, &lockfile, &sources, options);
         let selected = options.selection.apply(pipeline)?;
         let decisions = planner.plan(&selected)?;
-        Ok(Plan {
-            pipeline: pipeline.name.clone(),
-            stages: decisions.into_iter().map(|decision| decision.planned).collect(),
-        })
+        Ok(Plan::new(&pipeline.name, decisions.into_iter().map(|decision| decision.planned).collect()))
     }
 
     pub(super) fn planner<'b>(
@@ -99,7 +96,15 @@ impl Runner<'_> {
         sources: &'b Sources,
         options: &RunOptions,
     ) -> Planner<'b> {
-        Planner { project: self.project, store: self.store, sources, pipeline, lockfile, no_cache: options.no_cache }
+        Planner {
+            project: self.project,
+            store: self.store,
+            sources,
+            pipeline,
+            lockfile,
+            no_cache: options.no_cache,
+            past: OnceLock::new(),
+        }
     }
 
     /// Brings every selected stage up to date.

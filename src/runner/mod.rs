@@ -12,6 +12,9 @@ pub mod export;
 pub mod isolate;
 pub mod job;
 pub mod links;
+#[cfg(test)]
+mod model_tests;
+pub mod past_runs;
 pub mod plan;
 pub mod planner;
 mod reporter;
@@ -30,7 +33,7 @@ pub use execute::{RunOptions, RunSummary, Runner};
 pub use export::{Exported, Transfer};
 pub use isolate::IsolatedExecutor;
 pub use job::StageJob;
-pub use plan::{Plan, PlannedStage, Reason, Verdict};
+pub use plan::{Cost, Estimate, Plan, PlannedStage, Reason, Verdict};
 pub use planner::Planner;
 pub use runner_error::RunnerError;
 pub use selection::Selection;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::event::Metrics;
 use crate::{
-    cache::CacheStatus,
+    cache::{CacheEntry, CacheStatus},
     config::{Place, Stage},
     digest::Digest,
     fingerprint::{
@@ -13,6 +13,7 @@ use crate::{
         diff::{self, CONTENT_OF},
     },
     stage::StageKind,
+    sys::Timestamp,
 };
 
 /// What will become of every selected stage.
@@ -22,6 +23,74 @@ pub struct Plan {
     pub pipeline: String,
     /// The selected stages in execution order.
     pub stages: Vec<PlannedStage>,
+    /// What those that run will cost, as far as earlier runs tell.
+    pub cost: Cost,
+}
+
+/// What earlier runs of stages cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct Cost {
+    /// Number of stages that will or may run.
+    pub stages: usize,
+    /// How many of them have no earlier run to go by.
+    pub without_estimate: usize,
+    /// Seconds of the others, one after the other.
+    pub seconds: f64,
+    /// Most memory that one of them held, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Bytes of their artifacts.
+    pub disk_bytes: u64,
+}
+
+/// What an earlier run of a stage cost: the best guess at the next.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Estimate {
+    /// The stage that ran: itself, or the newest of the other cells of its matrix where it never did.
+    pub stage: String,
+    /// When, UTC.
+    #[schemars(with = "String")]
+    pub made: Timestamp,
+    /// `cpu` or the name of an accelerator.
+    pub device: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Most memory that the whole process held meanwhile, in bytes; absent if unknown.
+    pub peak_memory_bytes: Option<u64>,
+    /// Bytes of the artifact.
+    pub disk_bytes: u64,
+}
+
+impl Estimate {
+    /// What an entry of the cache says.
+    pub fn of(entry: &CacheEntry) -> Self {
+        let made = &entry.provenance;
+        Self {
+            stage: made.stage.clone(),
+            made: made.created,
+            device: made.device.clone(),
+            seconds: made.wall_seconds,
+            peak_memory_bytes: (made.peak_rss_bytes > 0).then_some(made.peak_rss_bytes),
+            disk_bytes: entry.size,
+        }
+    }
+}
+
+impl Plan {
+    /// A plan with its cost.
+    pub fn new(pipeline: &str, stages: Vec<PlannedStage>) -> Self {
+        let mut cost = Cost::default();
+        for stage in stages.iter().filter(|stage| !stage.verdict.is_hit()) {
+            cost.stages += 1;
+            let Some(estimate) = &stage.estimate else {
+                cost.without_estimate += 1;
+                continue;
+            };
+            cost.seconds += estimate.seconds;
+            cost.peak_memory_bytes = cost.peak_memory_bytes.max(estimate.peak_memory_bytes.unwrap_or(0));
+            cost.disk_bytes += estimate.disk_bytes;
+        }
+        Self { pipeline: pipeline.to_owned(), stages, cost }
+    }
 }
 
 /// What will become of a stage.
@@ -40,6 +109,8 @@ pub struct PlannedStage {
     pub fingerprint: Option<Digest>,
     /// How long it took last time, in seconds.
     pub last_seconds: Option<f64>,
+    /// What an earlier run cost; absent where there is none.
+    pub estimate: Option<Estimate>,
 }
 
 /// The decision about a stage.
@@ -177,9 +248,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::{CacheEntry, Provenance},
+        cache::Provenance,
         stage::{CommandConfig, StageConfig},
-        sys::Timestamp,
     };
 
     fn fingerprint(config: serde_json::Value) -> StageFingerprint {

@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::OnceLock,
 };
 
 use super::{
     PlannedStage, RunnerError, Verdict,
-    plan::{Findings, decide, place_of},
+    past_runs::PastRuns,
+    plan::{Estimate, Findings, decide, place_of},
     runner_error::SourceProblem,
     selection::Selected,
 };
@@ -45,6 +47,8 @@ pub struct Planner<'a> {
     pub lockfile: &'a Lockfile,
     /// Whether every stage is executed whatever the cache says.
     pub no_cache: bool,
+    /// What earlier runs left; read when it is first needed.
+    pub past: OnceLock<PastRuns>,
 }
 
 /// A decision with all that is needed to act on it.
@@ -109,13 +113,18 @@ impl Planner<'_> {
         if !waits_for.is_empty() {
             let own = StageFingerprint::new(stage, BTreeMap::new(), sources).map_err(parameters)?;
             let previous = self.previous_entry(stage, locked)?;
-            let last_seconds = previous.as_ref().map(|entry| entry.provenance.wall_seconds);
-            let changes = previous.as_ref().map(|entry| diff::diff_own(&entry.fingerprint, &own)).unwrap_or_default();
+            let counts = stage.inputs.iter().map(|(name, stages)| (name.as_str(), stages.len())).collect();
+            let changes = previous.as_ref().map(|entry| {
+                let mut changes = diff::diff_own(&entry.fingerprint, &own);
+                changes.extend(diff::diff_input_counts(&entry.fingerprint, &counts));
+                changes
+            });
+            let changes = changes.unwrap_or_default();
             let mut verdict = Verdict::Unknown { waits_for, changes };
             if let Some(entry) = &previous {
                 self.name_changed_files(&mut verdict, &entry.fingerprint, &own);
             }
-            let planned = self.planned(stage, verdict, None, last_seconds);
+            let planned = self.planned(stage, verdict, None, previous.as_ref())?;
             return Ok(Decision { planned, fingerprint: None, status: CacheStatus::Miss });
         }
 
@@ -138,11 +147,11 @@ impl Planner<'_> {
         if let Some(entry) = &previous {
             self.name_changed_files(&mut verdict, &entry.fingerprint, &fingerprint);
         }
-        let last_seconds = match &status {
-            CacheStatus::Hit(entry) => Some(entry.provenance.wall_seconds),
-            _ => previous.as_ref().map(|entry| entry.provenance.wall_seconds),
+        let last = match &status {
+            CacheStatus::Hit(entry) => Some(&**entry),
+            _ => previous.as_ref(),
         };
-        let planned = self.planned(stage, verdict, Some(digest), last_seconds);
+        let planned = self.planned(stage, verdict, Some(digest), last)?;
         Ok(Decision { planned, fingerprint: Some(fingerprint), status })
     }
 
@@ -181,10 +190,26 @@ impl Planner<'_> {
         stage: &Stage,
         mut verdict: Verdict,
         fingerprint: Option<Digest>,
-        last_seconds: Option<f64>,
-    ) -> PlannedStage {
+        last: Option<&CacheEntry>,
+    ) -> Result<PlannedStage, RunnerError> {
         verdict.locate(stage, &self.pipeline.path.display().to_string());
-        PlannedStage { stage: stage.name.clone(), uses: stage.kind(), verdict, fingerprint, last_seconds }
+        let like = if last.is_some() { None } else { self.past()?.like(&stage.name) };
+        Ok(PlannedStage {
+            stage: stage.name.clone(),
+            uses: stage.kind(),
+            verdict,
+            fingerprint,
+            last_seconds: last.map(|entry| entry.provenance.wall_seconds),
+            estimate: last.or(like).map(Estimate::of),
+        })
+    }
+
+    fn past(&self) -> Result<&PastRuns, RunnerError> {
+        if let Some(past) = self.past.get() {
+            return Ok(past);
+        }
+        let past = PastRuns::load(self.store, &self.pipeline.name)?;
+        Ok(self.past.get_or_init(|| past))
     }
 
     /// The entry of the fingerprint in the lockfile, or else the newest of this stage.
@@ -194,7 +219,7 @@ impl Planner<'_> {
         {
             return Ok(Some(entry));
         }
-        Ok(self.store.newest_entry(&self.pipeline.name, &stage.name)?)
+        Ok(self.past()?.of(&stage.name).cloned())
     }
 
     fn input_digests(&self, stage: &Stage, known: &Known) -> Result<BTreeMap<String, Vec<Digest>>, RunnerError> {

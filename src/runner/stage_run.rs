@@ -160,6 +160,7 @@ impl Walk<'_> {
             stage: stage.name.clone(),
             uses: stage.kind().name().to_owned(),
             last_seconds: planned.last_seconds,
+            log_dir: self.runner.project.display(&workspace.out_dir().join(crate::cache::artifact::LOGS)).to_string(),
         });
         let started = Instant::now();
         if self.options.jobs <= 1 {
@@ -205,9 +206,19 @@ impl Walk<'_> {
             metrics: entry.metrics.clone(),
             seconds: entry.provenance.wall_seconds,
             unchanged: before == Some(entry.artifact),
+            logs: self.logs(&path, &entry.artifact),
             path,
         });
         Ok((summary(stage, Action::Executed, digest, &entry), entry))
+    }
+
+    /// The files and folders with logs in an artifact, as seen through its link.
+    fn logs(&self, link: &str, artifact: &Digest) -> Vec<String> {
+        let logs = crate::cache::artifact::LOGS;
+        let folder = self.runner.store.layout().object(artifact).join(logs);
+        // Logs are a convenience: where they cannot be listed, none are named.
+        let names = crate::fs::files::list(&folder).unwrap_or_default();
+        names.into_iter().map(|name| format!("{link}/{logs}{name}")).collect()
     }
 
     fn restore(
@@ -223,6 +234,7 @@ impl Walk<'_> {
             artifact: entry.artifact,
             metrics: entry.metrics.clone(),
             saved_seconds: entry.provenance.wall_seconds,
+            logs: self.logs(&path, &entry.artifact),
             path,
         });
         Ok((summary(stage, Action::Restored, digest, entry), entry.clone()))

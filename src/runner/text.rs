@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Reason;
+use super::{Estimate, Reason};
 use crate::fingerprint::FieldChange;
 
 /// `0.4 s`, `41 s`, `3 min 20 s`, `2 h 05 min`.
@@ -47,6 +47,21 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `` `a`, `b`, `c` and 5 more ``: few enough to read.
+pub fn names<S: AsRef<str>>(names: &[S]) -> String {
+    const MOST: usize = 4;
+    let shown = if names.len() > MOST + 1 { MOST } else { names.len() };
+    let list: Vec<String> = names[..shown].iter().map(|name| format!("`{}`", name.as_ref())).collect();
+    let more = if shown < names.len() { format!(" and {} more", names.len() - shown) } else { String::new() };
+    format!("{}{more}", list.join(", "))
+}
+
+/// What an earlier run cost: `41 s, 1.2 GiB of memory, 35.0 MiB of disk`.
+pub fn cost(estimate: &Estimate) -> String {
+    let memory = estimate.peak_memory_bytes.map(|peak| format!(", {} of memory", bytes(peak))).unwrap_or_default();
+    format!("{}{memory}, {} of disk", duration(estimate.seconds), bytes(estimate.disk_bytes))
+}
+
 /// A headline figure: four digits after the point, without empty ones.
 pub fn figure(value: f64) -> String {
     let text = format!("{value:.4}");
@@ -59,7 +74,14 @@ pub fn headline(metrics: &BTreeMap<String, f64>) -> String {
         metrics.iter().filter_map(|(name, value)| Some((rank(name), spoken(name, *value)?))).collect();
     // Stable: those of one rank stay in the order of their names.
     figures.sort_by_key(|(rank, _)| *rank);
-    figures.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("  ")
+    // A report on many classifiers would fill the screen.
+    const MOST: usize = 8;
+    let more = figures.len().saturating_sub(MOST);
+    let mut texts: Vec<String> = figures.into_iter().take(MOST).map(|(_, text)| text).collect();
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("  ")
 }
 
 /// What is asked first comes first; baselines come last.
@@ -181,6 +203,9 @@ mod tests {
             spell(&[("knn/top1", 0.7142), ("knn/top5", 1.0), ("knn/raw_pixels_top1", 0.25)]),
             "top-1 71.4 %  top-5 100.0 %  (raw pixels 25.0 %)"
         );
+        let many: Vec<String> = (0..10).map(|idx| format!("knn@seed={idx}/gain")).collect();
+        let many: Vec<(&str, f64)> = many.iter().map(|name| (name.as_str(), 1.0)).collect();
+        assert!(spell(&many).ends_with("knn@seed=7/gain 1  and 2 more"), "{}", spell(&many));
         assert_eq!(spell(&[("probe/gain_over_untrained", -0.0101)]), "probe -1.0 points over untrained");
         assert_eq!(spell(&[("count/words", 3.0), ("lines", 0.5)]), "count/words 3  lines 0.5");
     }
@@ -192,6 +217,8 @@ mod tests {
             "0.0 s, 10 s, 59 s, 3 min 20 s, 2 h 05 min"
         );
         assert_eq!([17, 1229, 1 << 20, u64::MAX].map(bytes).join(", "), "17 B, 1.2 KiB, 1.0 MiB, 16384.0 PiB");
+        assert_eq!(names(&["a", "b"]), "`a`, `b`");
+        assert_eq!(names(&["a", "b", "c", "d", "e", "f"]), "`a`, `b`, `c`, `d` and 2 more");
         assert_eq!([7, 1000, 17_000_000].map(count).join(" "), "7 1,000 17,000,000");
         assert_eq!([0.81, 1.0, -0.98765].map(figure).join(" "), "0.81 1 -0.9877");
     }

@@ -7,9 +7,13 @@ use crate::fixture::Project;
 #[test]
 fn explain_names_the_field_with_both_values_and_the_line() {
     let project = Project::with_two_stages();
-    project.call(&["explain", "count"]).ok().prints("may run: not if `words` leads to the same content as before");
+    project.call(&["explain", "count"]).ok().prints("must run after `words`: it has never run");
     project.call(&["run"]).ok();
-    project.call(&["explain", "count"]).ok().prints("is up to date");
+    project.call(&["explain", "count"]).ok().prints("is up to date").prints("in the run of <moment>");
+    project.put("data/words.txt", "four\n");
+    project.call(&["explain", "count"]).ok().prints("may run: not if `words` leads to the same content as before");
+    project.call(&["explain", "words"]).ok().prints("after it     `count`").prints("estimate     <time>");
+    project.put("data/words.txt", "one two three\n");
     project.edit("pipelines/words.yaml", "wc -w", "wc -c");
     let called = project.call(&["explain", "pipelines/words.yaml", "count"]).ok();
     insta::assert_snapshot!("explain_changed", called.stdout);

@@ -165,7 +165,21 @@ fn redact(text: &str, root: &Path) -> String {
             }
         }
     }
-    redacted
+    redact_memory(&redacted)
+}
+
+/// `45.2 MiB of memory`
+fn redact_memory(text: &str) -> String {
+    let parts: Vec<&str> = text.split(" of memory").collect();
+    let Some((last, before)) = parts.split_last() else { return text.to_owned() };
+    let mut redacted = String::new();
+    for part in before {
+        let mut words: Vec<&str> = part.rsplitn(3, ' ').collect();
+        words.reverse();
+        redacted.push_str(words.first().copied().unwrap_or_default());
+        redacted.push_str(" <size> of memory");
+    }
+    redacted + last
 }
 
 fn redact_word(word: &str) -> String {

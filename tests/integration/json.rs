@@ -43,6 +43,57 @@ fn a_run_is_a_sequence_of_events() {
 }
 
 #[test]
+fn every_event_of_real_stages_fits_the_schema_and_names_what_is_there() {
+    let project = Project::new().write("pipelines/sweep.yaml", include_str!("../../pipelines/sweep.yaml"));
+    let args = [
+        "run",
+        "--json",
+        "--set=stages.train.with.source.synthetic_scenes.images_per_class=4",
+        "--set=stages.test.with.source.synthetic_scenes.images_per_class=2",
+        "--set=stages.pretrain.matrix.lr=[0.05]",
+        "--set=stages.pretrain.with.batch_size=8",
+        "--set=stages.knn.with.knn.k=3",
+    ];
+    let first = events(&project, &args, 0);
+    for kind in ["stage_progress", "stage_metric", "stage_message", "stage_finished", "run_finished"] {
+        assert!(kinds(&first).contains(&kind), "no {kind}");
+    }
+    let of = |events: &[Value], kind: &str| events.iter().filter(|event| event["event"] == kind).cloned().collect();
+    let finished: Vec<Value> = of(&first, "stage_finished");
+    assert_eq!(finished.len(), 2 + 1 + 2 + 2 + 2 + 1);
+    let mut num_logs = 0;
+    for event in &finished {
+        assert_eq!(event["artifact"].as_str().unwrap().len(), 64, "{event}");
+        assert!(project.path(event["path"].as_str().unwrap()).join("manifest.json").exists(), "{event}");
+        for log in event["logs"].as_array().unwrap() {
+            num_logs += 1;
+            assert!(project.path(log.as_str().unwrap()).exists(), "{log}");
+        }
+    }
+    assert!(num_logs >= 2, "pretraining leaves logs");
+    let started: Vec<Value> = of(&first, "stage_started");
+    assert!(started.iter().all(|event| event["log_dir"].as_str().unwrap().starts_with(".simsiam-pipe/tmp/")));
+    let metrics: Vec<Value> = of(&first, "stage_metric");
+    assert!(metrics.iter().any(|event| event["stage"] == "pretrain@lr=0.05,seed=1" && event["value"].is_number()));
+
+    let second = events(&project, &args, 0);
+    let restored: Vec<Value> = of(&second, "stage_restored");
+    assert_eq!(restored.len(), finished.len());
+    assert!(restored.iter().zip(&finished).all(|(now, then)| now["logs"] == then["logs"]));
+}
+
+#[test]
+fn failures_and_what_they_take_along_are_events() {
+    let project = Project::with_two_stages();
+    project.edit("pipelines/words.yaml", "echo words >>", "exit 3; echo words >>");
+    let lines = events(&project, &["run", "--json", "--keep-going"], 1);
+    let ends = ["stage_failed", "stage_skipped", "run_finished", "error"];
+    assert!(kinds(&lines).ends_with(&ends), "{:?}", kinds(&lines));
+    let failed = lines.iter().find(|line| line["event"] == "run_finished").unwrap();
+    assert_eq!((failed["outcome"].as_str(), failed["executed"].as_u64()), (Some("failed"), Some(0)));
+}
+
+#[test]
 fn the_plan_is_what_the_run_does() {
     let project = Project::with_two_stages();
     project.call(&["run"]).ok();

@@ -14,6 +14,7 @@ mod hands_off;
 mod interrupt;
 mod isolate;
 mod json;
+mod matrix;
 mod predict;
 mod resume;
 mod run;
