@@ -29,9 +29,8 @@ pub struct MetricsArgs {
     /// Compare with the lockfile at a git revision, or with another lockfile.
     #[arg(long, value_name = "REF")]
     pub compare: Option<String>,
-    /// Mean and standard deviation over an axis of a matrix, for each combination of the others (can be
-    /// repeated).
-    #[arg(long, value_name = "AXIS", conflicts_with = "compare")]
+    /// Mean and standard deviation over axes of a matrix, for each combination of the others.
+    #[arg(long, value_name = "AXIS", value_delimiter = ',', conflicts_with = "compare")]
     pub over: Vec<String>,
     /// Only figures whose name matches (`*` and `?` match).
     #[arg(long, value_name = "METRIC")]

@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    axes::{self, Axis, MAX_CELLS},
+    axes::{Axis, MAX_CELLS},
     cell::cell_name,
     findings::Finding,
-    node::{Entry, Node, NodeValue},
+    node::{Entry, NodeValue},
+    parents::{Parent, own_axes, parents, text_of},
     source::Span,
-    substitute::{Resolver, Scope, mentioned_axes},
+    substitute::{Resolver, Scope},
 };
 
 /// The most cells of all stages of a pipeline together.
@@ -65,13 +66,6 @@ enum Assignment {
     /// Waits for another: two stages that wait for each other are reported elsewhere.
     Busy,
     Done(Vec<Choices>),
-}
-
-/// A stage that an input names, while references to axes may still stand in the name.
-struct Parent {
-    node: Node,
-    /// Axes that the name mentions.
-    axes: Vec<String>,
 }
 
 /// The stage that declares an axis and the number of the axis there.
@@ -393,47 +387,6 @@ impl<'n> Expansion<'n> {
             );
         }
         true
-    }
-}
-
-/// The axes that a stage declares.
-fn own_axes(stage: &Entry, resolver: &mut Resolver<'_>) -> Vec<Axis> {
-    let Some(matrix) = stage.value.get("matrix") else { return vec![] };
-    let mut matrix = matrix.clone();
-    // No axis can depend on another: the scope names none.
-    resolver.scope = Some(Scope { stage: stage.key.clone(), values: vec![] });
-    resolver.node(&mut matrix.value);
-    resolver.scope = None;
-    axes::check(&stage.key, &matrix, resolver.findings)
-}
-
-/// The stages that a stage's inputs name, those left out that name cells.
-fn parents(stage: &Entry, resolver: &mut Resolver<'_>) -> Vec<Parent> {
-    let mut parents = vec![];
-    for input in stage.value.get("inputs").map(|inputs| inputs.value.entries()).unwrap_or_default() {
-        let items = match &input.value.value {
-            NodeValue::Seq(items) => items.as_slice(),
-            _ => std::slice::from_ref(&input.value),
-        };
-        for item in items {
-            let axes = text_of(item).map(mentioned_axes).unwrap_or_default();
-            let mut node = item.clone();
-            if axes.is_empty() {
-                resolver.node(&mut node);
-            }
-            if text_of(&node).is_none_or(|name| !name.contains('@')) {
-                parents.push(Parent { node, axes });
-            }
-        }
-    }
-    parents
-}
-
-/// The text of a scalar, whatever it would mean elsewhere: a stage may be called `1`.
-fn text_of(node: &Node) -> Option<&str> {
-    match &node.value {
-        NodeValue::Scalar(scalar) => Some(&scalar.text),
-        _ => None,
     }
 }
 

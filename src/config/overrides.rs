@@ -4,9 +4,9 @@ use super::{
     findings::{Finding, Findings},
     load::{self, Budget},
     node::{Entry, Node, NodeValue},
+    references,
     scalar::Scalar,
     source::Span,
-    substitute,
     suggest::{did_you_mean, list, nearest},
 };
 
@@ -40,7 +40,7 @@ fn apply_one(
     let Some(value) = parse_value(argument, path.len() + 1, source, findings, budget)? else {
         return Ok(());
     };
-    let references = substitute::referenced_vars(root);
+    let references = references::referenced_vars(root);
     let (steps, taken) = locate(root, &segments);
     let rest = &segments[taken..];
     let Some(target) = follow(root, &steps) else { return Ok(()) };

@@ -79,6 +79,20 @@ fn wrong_pipelines_do_not_fit_the_schema() {
 }
 
 #[test]
+fn matrices_fit_the_schema_or_do_not() {
+    let sweep = super::matrix::SWEEP;
+    let changed = |to: &str| super::with(sweep, "{ lr: [3e-2, 0.05], seed: [0, 1] }", to);
+    for right in ["{ lr: [3e-2, fast, true], seed: [0, 1] }", "{ lr: \"${vars.rates}\" }", "{ s: [[0.2, 1], [0, 1]] }"]
+    {
+        assert_eq!(complaints(&changed(right)), [""; 0], "{right}");
+    }
+    for wrong in ["{}", "[1]", "{ lr: [] }", "{ lr: 0.1 }", "{ lr: [{ a: 1 }] }", "{ my-lr: [1] }", "{ lr: [1, 1.0] }"]
+    {
+        assert!(!complaints(&changed(wrong)).is_empty(), "{wrong}");
+    }
+}
+
+#[test]
 fn every_key_of_the_schema_is_described() {
     fn walk(path: &str, schema: &Value, missing: &mut Vec<String>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
