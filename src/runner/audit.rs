@@ -99,7 +99,7 @@ impl Runner<'_> {
             forced: &forced,
             git: OnceLock::new(),
         };
-        let wanted = |name: &str| stage.is_none_or(|pattern| super::selection::matches(pattern, name));
+        let wanted = |name: &str| stage.is_none_or(|pattern| crate::config::cell::selects(pattern, name));
         self.observer.on_event(&RunEvent::RunStarted {
             pipeline: pipeline.name.clone(),
             path: pipeline.path.display().to_string(),
@@ -137,7 +137,8 @@ impl Runner<'_> {
         let scratch = self.store.scratch(&fingerprint)?;
         let uses = stage.kind().name().to_owned();
         let last_seconds = self.store.entry(&fingerprint)?.map(|entry| entry.provenance.wall_seconds);
-        walk.tell(&RunEvent::StageStarted { stage: stage.name.clone(), uses, last_seconds });
+        let log_dir = self.project.display(&scratch.out_dir().join(crate::cache::artifact::LOGS)).to_string();
+        walk.tell(&RunEvent::StageStarted { stage: stage.name.clone(), uses, last_seconds, log_dir });
         let started = Instant::now();
         let job = walk.job(stage, known, fingerprint, scratch.out_dir(), scratch.work_dir());
         let reporter = Reporter::new(walk, &stage.name);

@@ -365,9 +365,15 @@ mod tests {
                     logs: vec!["runs/p/pretrain/logs/tensorboard".into()],
                 },
                 RunEvent::StageFinished { .. } => {
-                    RunEvent::StageFailed { stage: stage(), message: "m".into(), help: Some("h".into()) }
+                    RunEvent::StageFailed { stage: stage(), message: "m".into(), help: Some("h".into()), log: None }
                 }
-                RunEvent::StageFailed { .. } => RunEvent::StageCancelled { stage: stage() },
+                RunEvent::StageFailed { .. } => RunEvent::StageAudited {
+                    stage: stage(),
+                    artifact: digest,
+                    seconds: 1.0,
+                    differences: vec!["a".into()],
+                },
+                RunEvent::StageAudited { .. } => RunEvent::StageCancelled { stage: stage() },
                 RunEvent::StageCancelled { .. } => RunEvent::StageSkipped { stage: stage(), because: "train".into() },
                 RunEvent::StageSkipped { .. } => RunEvent::Warning { message: "m".into() },
                 RunEvent::Warning { .. } => RunEvent::RunFinished {
@@ -404,7 +410,7 @@ mod tests {
         let schema = schemars::schema_for!(EventLine<'_>).to_value();
         let schema = crate::schema_files::check("events.schema.json", &schema);
         let events = one_of_each();
-        assert_eq!(events.len(), 15);
+        assert_eq!(events.len(), 16);
         for event in &events {
             let line = serde_json::to_value(EventLine::now(event)).unwrap();
             assert!(jsonschema::is_valid(&schema, &line), "{line}");

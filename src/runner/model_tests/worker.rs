@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{scenario::Ending, world::result_of};
 use crate::{
-    runner::{Cancel, RunEvent, RunObserver, StageExecutor, event::EventLine},
-    stage::{StageConfig, StageContext, StageError, StageOutcome},
+    runner::{Cancel, RunEvent, RunObserver, StageExecutor, StageJob, event::EventLine},
+    stage::{StageConfig, StageContext, StageError, StageOutcome, StageReporter},
 };
 
 /// Does what `result_of` says, and fails where it is told to.
@@ -18,8 +18,8 @@ pub(super) struct Worker<'a> {
 }
 
 impl StageExecutor for Worker<'_> {
-    fn execute(&self, config: &StageConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
-        self.work(config, ctx)
+    fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
+        self.work(&job.config, &job.context(reporter))
     }
 }
 
