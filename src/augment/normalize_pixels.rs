@@ -43,6 +43,22 @@ impl PixelNormalizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_normalised_to_the_last_bit() {
+        // Not slope · pixel + offset, which rounds otherwise: pretraining with the same seed would end elsewhere.
+        let stats = ChannelStats { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+        let levels: Vec<u8> = (0..=255).collect();
+        let image = Planes { width: 256, height: 1, data: levels.repeat(3) };
+        let mut out = vec![0.0; 3 * 256];
+        PixelNormalizer::new(&stats).normalize_bytes(&image, &mut out);
+        for (level, pixel) in out.chunks_exact(3).enumerate() {
+            for channel in 0..3 {
+                let exact = (level as f64 / 255.0 - stats.mean[channel]) / stats.std[channel];
+                assert_eq!(pixel[channel].to_bits(), (exact as f32).to_bits());
+            }
+        }
+    }
     use crate::augment::augment_config::NormalizeConfig;
 
     #[test]

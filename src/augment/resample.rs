@@ -113,11 +113,12 @@ fn filter_weight(filter: Interpolation, x: f64) -> f64 {
 pub struct ResampleScratch {
     horizontal: Coefficients,
     vertical: Coefficients,
-    /// The crop's rows after a first horizontal pass.
-    rows: Planes<u8>,
-    /// The crop's lines after a first vertical pass, interleaved.
+    /// Lines after the first pass: four bytes a pixel after rows, three after columns.
     lines: Vec<u8>,
-    /// One row of the crop and a byte more, so that pixels can be read four bytes at a time.
+    /// The result with four bytes a pixel.
+    quads: Vec<u8>,
+    /// One row of the crop with room after it, so that pixels can be read four bytes at a time and every output
+    /// can read the same number of taps.
     padded_row: Vec<u8>,
     /// Interleaved pixels of planes that are resampled again.
     pub interleaved: Vec<u8>,
@@ -145,7 +146,7 @@ pub fn resample(
     scratch: &mut ResampleScratch,
     out: &mut Planes<u8>,
 ) {
-    let ResampleScratch { horizontal, vertical, rows, lines, padded_row, .. } = scratch;
+    let ResampleScratch { horizontal, vertical, lines, quads, padded_row, .. } = scratch;
     horizontal.plan(crop.width, full_width, wanted.left, wanted.width, filter);
     vertical.plan(crop.height, full_height, wanted.top, wanted.height, filter);
     let (first_row, end_row) = vertical.span();
@@ -157,20 +158,21 @@ pub fn resample(
         len: 3 * crop.width as usize,
     };
     let (width, height) = (wanted.width as usize, wanted.height as usize);
-    out.reshape(width, height);
+    quads.resize(4 * width * height, 0);
     if is_vertical_first(crop, full_width, full_height) {
         lines.resize(height * source.len, 0);
         resample_columns(source, first_row as usize, vertical, lines);
         let lines = Rows { bytes: lines, start: 0, stride: source.len, len: source.len };
-        resample_rows(lines, horizontal, padded_row, out);
+        resample_rows(lines, horizontal, padded_row, quads);
     } else {
-        rows.reshape(width, (end_row - first_row) as usize);
-        resample_rows(source, horizontal, padded_row, rows);
-        for (from, to) in rows.split().into_iter().zip(out.split_mut()) {
-            let plane = Rows { bytes: from, start: 0, stride: width, len: width };
-            resample_columns(plane, first_row as usize, vertical, to);
-        }
+        let num_rows = (end_row - first_row) as usize;
+        lines.resize(num_rows * 4 * width, 0);
+        resample_rows(source, horizontal, padded_row, lines);
+        let lines = Rows { bytes: lines, start: 0, stride: 4 * width, len: 4 * width };
+        resample_columns(lines, first_row as usize, vertical, quads);
     }
+    out.reshape(width, height);
+    split_channels(quads, out);
 }
 
 /// Pixels are rounded to bytes between the passes, so that the order shows. Pillow 13 begins with the columns
@@ -182,35 +184,62 @@ fn is_vertical_first(crop: Rect, width: u32, height: u32) -> bool {
 }
 
 dispatched! {
-    fn resample_rows(
-        source: Rows<'_>,
-        coefficients: &Coefficients,
-        padded_row: &mut Vec<u8>,
-        out: &mut Planes<u8>,
-    ) {
-        let (width, height) = (out.width, out.height);
+    /// Writes four bytes a pixel; the fourth is of no use but makes a pixel one vector of four lanes.
+    fn resample_rows(source: Rows<'_>, coefficients: &Coefficients, padded_row: &mut Vec<u8>, out: &mut [u8]) {
         padded_row.clear();
-        padded_row.resize(source.len + 1, 0);
-        let [red, green, blue] = out.split_mut();
-        for y in 0..height {
+        padded_row.resize(source.len + 3 * coefficients.stride + 1, 0);
+        for (y, target) in out.chunks_exact_mut(4 * coefficients.starts.len()).enumerate() {
             padded_row[..source.len].copy_from_slice(&source.bytes[source.start + y * source.stride..][..source.len]);
-            let (red, green, blue) =
-                (&mut red[y * width..][..width], &mut green[y * width..][..width], &mut blue[y * width..][..width]);
-            for x in 0..width {
-                let (first, weights) = coefficients.taps(x);
-                // The fourth lane is the next pixel's red: computed because four lanes are one vector.
-                let mut sums = [1_i32 << (PRECISION_BITS - 1); 4];
-                let taps = &padded_row[3 * first..][..=3 * weights.len()];
-                for (tap, &weight) in weights.iter().enumerate() {
-                    let pixel: [u8; 4] = taps[3 * tap..3 * tap + 4].try_into().unwrap_or_default();
-                    for lane in 0..4 {
-                        sums[lane] += weight * i32::from(pixel[lane]);
-                    }
-                }
-                red[x] = clip(sums[0]);
-                green[x] = clip(sums[1]);
-                blue[x] = clip(sums[2]);
+            // Unused taps have weight 0, so that all outputs can take the same number of them; the usual
+            // numbers (shrinking up to 3 times) are unrolled.
+            match coefficients.stride {
+                3 => resample_row::<3>(padded_row, coefficients, target),
+                5 => resample_row::<5>(padded_row, coefficients, target),
+                7 => resample_row::<7>(padded_row, coefficients, target),
+                _ => resample_long_row(padded_row, coefficients, target),
             }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be compiled inside the vectorised loops")]
+fn resample_row<const TAPS: usize>(row: &[u8], coefficients: &Coefficients, target: &mut [u8]) {
+    let weights = coefficients.weights.as_chunks::<TAPS>().0;
+    for ((to, weights), &first) in target.as_chunks_mut::<4>().0.iter_mut().zip(weights).zip(&coefficients.starts) {
+        let taps = &row[3 * first as usize..][..=3 * TAPS];
+        let mut sums = [1_i32 << (PRECISION_BITS - 1); 4];
+        for tap in 0..TAPS {
+            for lane in 0..4 {
+                sums[lane] += weights[tap] * i32::from(taps[3 * tap + lane]);
+            }
+        }
+        *to = sums.map(clip);
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "must be compiled inside the vectorised loops")]
+fn resample_long_row(row: &[u8], coefficients: &Coefficients, target: &mut [u8]) {
+    for (x, to) in target.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let (first, weights) = coefficients.taps(x);
+        let taps = &row[3 * first..][..=3 * weights.len()];
+        let mut sums = [1_i32 << (PRECISION_BITS - 1); 4];
+        for (tap, &weight) in weights.iter().enumerate() {
+            let pixel: [u8; 4] = taps[3 * tap..3 * tap + 4].try_into().unwrap_or_default();
+            for lane in 0..4 {
+                sums[lane] += weight * i32::from(pixel[lane]);
+            }
+        }
+        *to = sums.map(clip);
+    }
+}
+
+dispatched! {
+    fn split_channels(quads: &[u8], out: &mut Planes<u8>) {
+        let [red, green, blue] = out.split_mut();
+        for (((quad, r), g), b) in quads.as_chunks::<4>().0.iter().zip(red).zip(green).zip(blue) {
+            (*r, *g, *b) = (quad[0], quad[1], quad[2]);
         }
     }
 }
