@@ -42,7 +42,7 @@ impl IngestBench<'_> {
         let (mut seconds, mut num_images) = (vec![], 0);
         for step in 1..=self.steps {
             let out = tempfile::tempdir().map_err(BenchError::Temporary)?;
-            let (card, elapsed) = timed(|| ingest(&config, self.images, out.path(), &NoProgress));
+            let (card, elapsed) = timed(|| ingest(&config, self.images, out.path(), None, &NoProgress));
             num_images = card?.num_images;
             seconds.push(elapsed);
             on_step(step, elapsed);

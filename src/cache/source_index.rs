@@ -155,6 +155,17 @@ impl fmt::Display for TreeDiff {
     }
 }
 
+/// Digests of the files of a tree by name, where the list is kept. Names that are not UTF-8 are left out.
+pub fn file_digests(layout: &Layout, tree: &Digest) -> Option<BTreeMap<String, Digest>> {
+    let bytes = files::read_if_exists(&layout.source_tree(tree)).ok().flatten()?;
+    let index = Index::parse(&bytes)?;
+    let files = (0..index.len()).filter_map(|idx| {
+        let name = std::str::from_utf8(index.name(idx)).ok()?;
+        Some((name.to_owned(), Digest::from_bytes(index.record(idx).digest)))
+    });
+    Some(files.collect())
+}
+
 /// Walks a tree, hashes what the index does not know, and writes the index if that was anything.
 fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, FsError> {
     let walked = walk(root, ignore)?;

@@ -336,7 +336,7 @@ mod tests {
         eval::{ExtractConfig, FitConfig, eval_config::LinearProbeConfig},
         stage::{
             SilentReporter, extract,
-            extract::tests::{Inputs, picture, save_dataset, save_encoder},
+            extract_tests::{Inputs, picture, save_dataset, save_encoder},
             fit,
         },
     };

@@ -5,16 +5,18 @@ use std::{collections::BTreeMap, path::Path};
 use rayon::prelude::*;
 
 use super::{
-    DataError, DatasetCard, Progress, SkippedFile,
+    DataError, DatasetCard, EarlierImages, Progress, SkippedFile,
     cifar10::Cifar10,
     decode::OwnedImage,
     image_folder::ImageFolder,
     image_source::ImageSource,
     ingest_config::{IngestConfig, OnError, ResizeConfig, SourceConfig},
+    pixel_sums::PixelSums,
     scenes::SyntheticScenes,
     store_writer::StoreWriter,
 };
 use crate::augment::{
+    ImageRef,
     crop::scale_shorter_side,
     resample::{ResampleScratch, resize_image},
 };
@@ -24,7 +26,8 @@ const WINDOW: usize = 256;
 /// How many bytes of decoded images may wait to be written.
 const WINDOW_BYTES: u64 = 256 << 20;
 
-/// Reads the images of `config.source` and writes the dataset artifact into `out_dir`.
+/// Reads the images of `config.source` and writes the dataset artifact into `out_dir`. What `earlier` holds of them
+/// is taken from there; the artifact is the same, to the byte, with and without it.
 ///
 /// # Errors
 /// When the source is not as it must be, a file is broken and `on_error` is `fail`, or writing fails.
@@ -32,6 +35,7 @@ pub fn ingest(
     config: &IngestConfig,
     project_root: &Path,
     out_dir: &Path,
+    earlier: Option<&EarlierImages>,
     progress: &dyn Progress,
 ) -> Result<DatasetCard, DataError> {
     let source: Box<dyn ImageSource> = match &config.source {
@@ -41,7 +45,7 @@ pub fn ingest(
         SourceConfig::Cifar10(cifar) => Box::new(Cifar10::open(&project_root.join(&cifar.path), cifar)?),
         SourceConfig::SyntheticScenes(scenes) => Box::new(SyntheticScenes::new(scenes)),
     };
-    store_source(source.as_ref(), config, out_dir, progress)
+    store_source(source.as_ref(), config, out_dir, earlier, progress)
 }
 
 /// Writes the selected images of a source into a dataset artifact.
@@ -52,28 +56,40 @@ pub fn store_source(
     source: &dyn ImageSource,
     config: &IngestConfig,
     out_dir: &Path,
+    earlier: Option<&EarlierImages>,
     progress: &dyn Progress,
 ) -> Result<DatasetCard, DataError> {
     let (class_names, selected) = select(source, config)?;
     let mut writer = StoreWriter::create(out_dir, class_names.clone())?;
     let mut skipped = vec![];
     let total = selected.len() as u64;
-    let mut done = 0;
+    let (mut done, mut num_taken) = (0, 0);
+    let known = |item: &Selected| earlier?.image(&source.items()[item.idx].name);
     for window in selected.chunks(WINDOW) {
-        for part in split_by_bytes(source, window, config) {
+        for part in split_by_bytes(source, window, config, known) {
             if progress.is_cancelled() {
                 return Err(DataError::Cancelled);
             }
-            let images: Vec<Result<OwnedImage, String>> = part
+            let images: Vec<Result<(Pixels<'_>, PixelSums), String>> = part
                 .par_iter()
                 .map_init(ResampleScratch::default, |scratch, item| {
-                    source.decode(item.idx, config.max_pixels).map(|image| resize(image, &config.resize, scratch))
+                    let image = match known(item) {
+                        Some(image) => Pixels::Taken(image),
+                        None => {
+                            Pixels::New(resize(source.decode(item.idx, config.max_pixels)?, &config.resize, scratch))
+                        }
+                    };
+                    let sums = PixelSums::of(image.as_ref().rgb);
+                    Ok((image, sums))
                 })
                 .collect();
             for (item, image) in part.iter().zip(images) {
                 let name = &source.items()[item.idx].name;
                 match image {
-                    Ok(image) => writer.push(name, image.as_ref(), item.label)?,
+                    Ok((image, sums)) => {
+                        num_taken += u64::from(matches!(image, Pixels::Taken(_)));
+                        writer.push_summed(name, image.as_ref(), item.label, &sums)?;
+                    }
                     Err(reason) => match config.on_error {
                         OnError::Fail => return Err(broken_file(&config.source, name, &reason)),
                         OnError::Skip => skipped.push(SkippedFile { file: name.clone(), reason }),
@@ -83,6 +99,9 @@ pub fn store_source(
             done += part.len() as u64;
             progress.images(done, total);
         }
+    }
+    if num_taken > 0 {
+        progress.info(&format!("{num_taken} of {total} images are as before, {} new", total - num_taken));
     }
     report_skipped(&skipped, total, progress);
     if writer.is_empty() {
@@ -95,6 +114,23 @@ pub fn store_source(
     warn_about_classes(&class_names, writer.class_counts(), progress);
     skipped.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()));
     writer.finish(skipped)
+}
+
+/// An image on its way into the store.
+enum Pixels<'a> {
+    /// Decoded now.
+    New(OwnedImage),
+    /// From an earlier dataset.
+    Taken(ImageRef<'a>),
+}
+
+impl Pixels<'_> {
+    fn as_ref(&self) -> ImageRef<'_> {
+        match self {
+            Self::New(image) => image.as_ref(),
+            Self::Taken(image) => *image,
+        }
+    }
 }
 
 /// An image that is kept, with its label among the kept classes.
@@ -174,10 +210,19 @@ fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32)
 }
 
 /// Cuts a window into parts whose decoded images fit the memory set aside for them.
-fn split_by_bytes<'w>(source: &dyn ImageSource, window: &'w [Selected], config: &IngestConfig) -> Vec<&'w [Selected]> {
+fn split_by_bytes<'w, 'e>(
+    source: &dyn ImageSource,
+    window: &'w [Selected],
+    config: &IngestConfig,
+    known: impl Fn(&Selected) -> Option<ImageRef<'e>> + Sync,
+) -> Vec<&'w [Selected]> {
     let bytes: Vec<u64> = window
         .par_iter()
         .map(|item| {
+            // What lies in a map needs no memory.
+            if known(item).is_some() {
+                return 0;
+            }
             source.dimensions_hint(item.idx).map_or(0, |size| {
                 let (width, height) = target_size(size, &config.resize);
                 3 * u64::from(width) * u64::from(height)

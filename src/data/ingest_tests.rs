@@ -18,6 +18,7 @@ impl Progress for Listener {
     fn images(&self, done: u64, total: u64) {
         assert!(done <= total);
     }
+    fn info(&self, _message: &str) {}
     fn warn(&self, message: &str) {
         self.warnings.lock().unwrap().push(message.to_owned());
     }
@@ -62,7 +63,7 @@ impl Folder {
     #[allow(clippy::needless_pass_by_value, reason = "called with `json!` literals")]
     fn ingest(&self, options: serde_json::Value) -> Result<(DatasetCard, Vec<String>), DataError> {
         let listener = Listener::default();
-        let card = ingest(&Self::config(&options), self.dir.path(), self.out.path(), &listener)?;
+        let card = ingest(&Self::config(&options), self.dir.path(), self.out.path(), None, &listener)?;
         Ok((card, listener.warnings.into_inner().unwrap()))
     }
 
@@ -217,7 +218,7 @@ fn the_artifact_is_the_same_every_time() {
 fn a_stop_is_heard() {
     let folder = Folder::new(&["a/1.png"]);
     let listener = Listener { cancel: true, ..Listener::default() };
-    let result = ingest(&Folder::config(&json!({})), folder.dir.path(), folder.out.path(), &listener);
+    let result = ingest(&Folder::config(&json!({})), folder.dir.path(), folder.out.path(), None, &listener);
     assert!(matches!(result, Err(DataError::Cancelled)));
 }
 

@@ -14,7 +14,7 @@ fn dataset() -> Arc<Dataset> {
     let config = serde_json::from_value(json!({
         "source": { "synthetic_scenes": { "images_per_class": 2, "image_size": 20, "split": "train" } }
     }));
-    ingest(&config.unwrap(), dir.path(), dir.path(), &NoProgress).unwrap();
+    ingest(&config.unwrap(), dir.path(), dir.path(), None, &NoProgress).unwrap();
     // The map keeps the file's content after the folder is gone.
     Arc::new(Dataset::open(dir.path()).unwrap())
 }

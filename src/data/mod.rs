@@ -12,6 +12,9 @@ pub mod dataset_card;
 pub mod decode;
 #[cfg(test)]
 mod decode_tests;
+pub mod earlier_images;
+#[cfg(test)]
+mod earlier_images_tests;
 pub mod evaluation_loader;
 pub mod image_folder;
 pub mod image_source;
@@ -24,6 +27,7 @@ pub mod labelled_loader;
 pub mod loader;
 #[cfg(test)]
 mod loader_tests;
+mod pixel_sums;
 mod prefetch;
 pub mod progress;
 pub mod scenes;
@@ -33,6 +37,7 @@ pub use crate::augment::ImageRef;
 pub use data_error::DataError;
 pub use dataset::Dataset;
 pub use dataset_card::{DatasetCard, SkippedFile};
+pub use earlier_images::EarlierImages;
 pub use evaluation_loader::load_evaluation_views;
 pub use ingest::ingest;
 pub use ingest_config::{IngestConfig, SourceConfig};

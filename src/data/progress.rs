@@ -4,6 +4,8 @@
 pub trait Progress: Sync {
     /// `done` of `total` images are done.
     fn images(&self, done: u64, total: u64);
+    /// Something worth a line.
+    fn info(&self, message: &str);
     /// Something that the user should know.
     fn warn(&self, message: &str);
     /// Whether to stop.
@@ -15,6 +17,7 @@ pub struct NoProgress;
 
 impl Progress for NoProgress {
     fn images(&self, _done: u64, _total: u64) {}
+    fn info(&self, _message: &str) {}
     fn warn(&self, _message: &str) {}
     fn is_cancelled(&self) -> bool {
         false

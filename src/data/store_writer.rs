@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{DataError, DatasetCard, SkippedFile};
+use super::{DataError, DatasetCard, SkippedFile, pixel_sums::PixelSums};
 use crate::augment::{ImageRef, augment_config::ChannelStats};
 
 /// Name of the tensors in a dataset artifact.
@@ -34,8 +34,7 @@ pub struct StoreWriter {
     file_names: Vec<String>,
     class_names: Vec<String>,
     class_counts: Vec<u64>,
-    sums: [u64; 3],
-    squares: [u64; 3],
+    sums: PixelSums,
 }
 
 impl StoreWriter {
@@ -56,8 +55,7 @@ impl StoreWriter {
             file_names: vec![],
             class_counts: vec![0; class_names.len()],
             class_names,
-            sums: [0; 3],
-            squares: [0; 3],
+            sums: PixelSums::default(),
         };
         writer.write(&[0; HEADER_BYTES])?;
         Ok(writer)
@@ -87,6 +85,17 @@ impl StoreWriter {
     /// # Errors
     /// When the disk is full or the like.
     pub fn push(&mut self, name: &str, image: ImageRef<'_>, label: Option<u32>) -> Result<(), DataError> {
+        self.push_summed(name, image, label, &PixelSums::of(image.rgb))
+    }
+
+    /// As [`Self::push`], where the sums over the image's pixels are known.
+    pub(super) fn push_summed(
+        &mut self,
+        name: &str,
+        image: ImageRef<'_>,
+        label: Option<u32>,
+        sums: &PixelSums,
+    ) -> Result<(), DataError> {
         self.write(image.rgb)?;
         let end = self.offsets.last().copied().unwrap_or(0) + image.rgb.len() as u64;
         self.offsets.push(end);
@@ -96,14 +105,7 @@ impl StoreWriter {
             *count += 1;
         }
         self.file_names.push(name.to_owned());
-        // Whole numbers: the same statistics in any order of summation.
-        for pixel in image.rgb.as_chunks::<3>().0 {
-            for ((sum, square), &value) in self.sums.iter_mut().zip(&mut self.squares).zip(pixel) {
-                let value = u64::from(value);
-                *sum += value;
-                *square += value * value;
-            }
-        }
+        self.sums.add(sums);
         Ok(())
     }
 
@@ -165,9 +167,9 @@ impl StoreWriter {
     fn card(&mut self, skipped: Vec<SkippedFile>) -> DatasetCard {
         let num_values = self.offsets.last().copied().unwrap_or(0) / 3;
         let count = (num_values.max(1)) as f64;
-        let mean = self.sums.map(|sum| sum as f64 / count / 255.0);
+        let mean = self.sums.values.map(|sum| sum as f64 / count / 255.0);
         let std = std::array::from_fn(|channel| {
-            let square = self.squares[channel] as f64 / count / (255.0 * 255.0);
+            let square = self.sums.squares[channel] as f64 / count / (255.0 * 255.0);
             (square - mean[channel] * mean[channel]).max(0.0).sqrt()
         });
         let extreme = |pick: fn(u32, u32) -> u32| {

@@ -27,8 +27,10 @@ pub const EMBEDDINGS_FORMAT: u32 = 1;
 pub const PRETRAINED: &str = "pretrained";
 /// The encoder's backbone weights, in an embeddings and in a classifier artifact.
 pub const BACKBONE_FILE: &str = "backbone.safetensors";
-const CARD_FILE: &str = "embeddings.json";
-const TENSOR_FILE: &str = "embeddings.safetensors";
+/// Name of the description in an embeddings artifact.
+pub const CARD_FILE: &str = "embeddings.json";
+/// Name of the tables in an embeddings artifact.
+pub const TENSOR_FILE: &str = "embeddings.safetensors";
 
 /// `embeddings.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

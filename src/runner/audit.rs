@@ -140,7 +140,7 @@ impl Runner<'_> {
         let log_dir = self.project.display(&scratch.out_dir().join(crate::cache::artifact::LOGS)).to_string();
         walk.tell(&RunEvent::StageStarted { stage: stage.name.clone(), uses, last_seconds, log_dir });
         let started = Instant::now();
-        let job = walk.job(stage, known, fingerprint, scratch.out_dir(), scratch.work_dir());
+        let job = walk.job(stage, known, fingerprint, None, scratch.out_dir(), scratch.work_dir());
         let reporter = Reporter::new(walk, &stage.name);
         if let Err(error) = walk.execute(stage, known, &job, &reporter) {
             return Err(match (error, self.cancel.signal()) {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     digest::Digest,
-    stage::{InputArtifact, StageConfig, StageContext, StageKind, StageReporter},
+    stage::{InputArtifact, StageConfig, StageContext, StageKind, StageReporter, earlier::Earlier},
 };
 
 /// Version of the description and of the events that answer it. Raised with every field: a worker of another
@@ -37,6 +37,8 @@ pub struct StageJob {
     pub project_root: PathBuf,
     /// Seed of everything random.
     pub seed: u64,
+    /// What the stage may take from an earlier artifact. Decides nothing but the time.
+    pub earlier: Option<Earlier>,
     /// How many threads to use. Decides nothing but the time.
     pub threads: usize,
 }
@@ -52,6 +54,7 @@ impl StageJob {
             work_dir: &self.work_dir,
             project_root: &self.project_root,
             seed: self.seed,
+            earlier: self.earlier.as_ref(),
             reporter,
         }
     }
@@ -72,6 +75,7 @@ struct JobRecord {
     work_dir: PathBuf,
     project_root: PathBuf,
     seed: u64,
+    earlier: Option<Earlier>,
     threads: usize,
 }
 
@@ -90,6 +94,7 @@ impl From<StageJob> for JobRecord {
             work_dir: job.work_dir,
             project_root: job.project_root,
             seed: job.seed,
+            earlier: job.earlier,
             threads: job.threads,
         }
     }
@@ -113,6 +118,7 @@ impl TryFrom<JobRecord> for StageJob {
             work_dir: record.work_dir,
             project_root: record.project_root,
             seed: record.seed,
+            earlier: record.earlier,
             threads: record.threads,
         })
     }
@@ -123,9 +129,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::stage::earlier::{SourceFiles, StoredFolder};
 
     fn job(kind: StageKind, with: Value) -> StageJob {
         let input = InputArtifact { stage: "a".into(), digest: Digest::of(b"a"), dir: "/cache/a".into() };
+        let stored = StoredFolder { dir: "/cache/old".into(), files: [("a".into(), Digest::of(b"a"))].into() };
+        let files = SourceFiles { then: stored.files.clone(), now: BTreeMap::new() };
+        let sources = [("source".to_owned(), files)].into();
         StageJob {
             fingerprint: Digest::of(b"f"),
             pipeline: "p".into(),
@@ -136,6 +146,7 @@ mod tests {
             work_dir: "/work".into(),
             project_root: "/project".into(),
             seed: u64::MAX,
+            earlier: Some(Earlier { artifact: stored.clone(), inputs: [("dataset".into(), vec![stored])].into(), sources }),
             threads: 3,
         }
     }

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod cancel;
 pub mod console;
+mod earlier;
 pub mod event;
 pub mod execute;
 pub mod export;

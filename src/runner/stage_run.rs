@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     RunEvent, RunOptions, Runner, RunnerError, StageJob, Verdict,
+    earlier::find_earlier,
     event::{Holder, Metrics},
     execute::StageSummary,
     links,
@@ -24,7 +25,7 @@ use crate::{
     config::{Pipeline, Stage, render_resolved},
     digest::Digest,
     lockfile::Lockfile,
-    stage::{InputArtifact, StageError},
+    stage::{InputArtifact, StageError, earlier::Earlier},
     sys::{self, GitState, Timestamp},
 };
 
@@ -171,7 +172,10 @@ impl Walk<'_> {
             GitState::of(&self.runner.project.root, &[&lockfile])
         });
         let reporter = Reporter::new(self, &stage.name);
-        let job = self.job(stage, known, digest, workspace.out_dir(), workspace.work_dir());
+        // Who asks for everything anew does not believe the cache.
+        let believes = !(forced || self.options.no_cache);
+        let earlier = believes.then(|| find_earlier(store, self.pipeline, stage, &fingerprint)).flatten();
+        let job = self.job(stage, known, digest, earlier, workspace.out_dir(), workspace.work_dir());
         let metrics = match self.execute(stage, known, &job, &reporter) {
             Ok(metrics) => metrics,
             Err(error @ FailureCause::Stage(StageError::Cancelled)) => return Err(error.into()),
@@ -246,6 +250,7 @@ impl Walk<'_> {
         stage: &Stage,
         known: &Known,
         fingerprint: Digest,
+        earlier: Option<Earlier>,
         out_dir: &Path,
         work_dir: &Path,
     ) -> StageJob {
@@ -270,6 +275,7 @@ impl Walk<'_> {
             work_dir: work_dir.to_owned(),
             project_root: self.runner.project.root.clone(),
             seed: stage.seed,
+            earlier,
             threads: (rayon::current_num_threads() / self.options.jobs.max(1)).max(1),
         }
     }

@@ -77,6 +77,7 @@ mod tests {
             work_dir: out_dir,
             project_root: out_dir,
             seed: 1,
+            earlier: None,
             reporter: &SilentReporter,
         })
     }

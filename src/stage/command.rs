@@ -254,6 +254,7 @@ mod tests {
             work_dir: &work_dir,
             project_root: dir.path(),
             seed: 7,
+            earlier: None,
             reporter,
         };
         let result = run(&config, &ctx);
@@ -326,6 +327,7 @@ mod tests {
             work_dir: dir.path(),
             project_root: dir.path(),
             seed: 0,
+            earlier: None,
             reporter: &Reporter::default(),
         };
         let error = run(&config, &ctx).unwrap_err();

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::earlier::Earlier;
 use crate::digest::Digest;
 
 /// An artifact that a stage reads.
@@ -37,6 +38,8 @@ pub struct StageContext<'a> {
     pub project_root: &'a Path,
     /// Seed of everything random.
     pub seed: u64,
+    /// An artifact from which results for single images may be taken; decides how long it takes and nothing else.
+    pub earlier: Option<&'a Earlier>,
     /// Where progress goes and whether to stop.
     pub reporter: &'a dyn StageReporter,
 }

@@ -6,11 +6,16 @@ use std::{
     path::Path,
 };
 
-use super::{StageContext, StageError, StageOutcome, fit::copy_file, pretrain::ENCODER_FORMAT};
+use super::{
+    StageContext, StageError, StageOutcome,
+    earlier_embeddings::{EarlierEmbeddings, EarlierRows, Split},
+    fit::copy_file,
+    pretrain::ENCODER_FORMAT,
+};
 use crate::{
     data::Dataset,
     eval::{
-        ExtractConfig,
+        EvalError, ExtractConfig,
         embeddings::{
             BACKBONE_FILE, EMBEDDINGS_FORMAT, EmbeddingsCard, PRETRAINED, Representation, RepresentationCard,
             SplitLabels, merge_classes, save_embeddings,
@@ -25,7 +30,8 @@ use crate::{
 /// A spread below this share of an even one is a collapse, as in pretraining's default.
 const COLLAPSED_BELOW: f64 = 0.1;
 
-/// Embeds the images of the inputs `train` and `test` and leaves the table in `ctx.out_dir`.
+/// Embeds the images of the inputs `train` and `test` and leaves the table in `ctx.out_dir`. Rows of images that an
+/// earlier table holds are taken from there: an image has the same features, to the bit, whatever it is batched with.
 ///
 /// # Errors
 /// See [`StageError`].
@@ -43,7 +49,8 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         });
     }
 
-    let work = Work { ctx, encoder: &encoder, train: &train, test: test.as_ref() };
+    let mut work = Work { ctx, encoder: &encoder, train: &train, test: test.as_ref(), earlier: None };
+    work.look_for_earlier_rows();
     let mut representations = vec![work.network(PRETRAINED, &network)?];
     for baseline in config.baselines.iter().copied().collect::<BTreeSet<Baseline>>() {
         representations.push(match baseline {
@@ -127,252 +134,105 @@ struct Work<'a> {
     encoder: &'a EncoderCard,
     train: &'a Dataset,
     test: Option<&'a Dataset>,
+    earlier: Option<EarlierEmbeddings>,
 }
 
 impl Work<'_> {
+    fn look_for_earlier_rows(&mut self) {
+        let Some(earlier) = self.ctx.earlier else { return };
+        let reporter = self.ctx.reporter;
+        match EarlierEmbeddings::find(earlier, self.train, self.test) {
+            Ok(Some(found)) => {
+                let (known, total) = (found.num_known(), self.num_images());
+                reporter.info(&format!("{known} of {total} images are as before, {} new", total - known));
+                self.earlier = Some(found);
+            }
+            Ok(None) => {}
+            Err(_) => {
+                reporter.info("the earlier embeddings or their images are damaged: every image is embedded again");
+            }
+        }
+    }
+
+    fn num_images(&self) -> usize {
+        self.train.len() + self.test.map_or(0, Dataset::len)
+    }
+
     fn network(&self, name: &str, network: &FrozenNetwork) -> Result<Representation, StageError> {
-        self.both(name, network.feature_dim(), |dataset, observe| {
-            network.embed(dataset.len(), |idx| dataset.image(idx), observe)
+        self.both(name, network.feature_dim(), |dataset, images, observe| {
+            network.embed(images.len(), |idx| dataset.image(images[idx]), observe)
         })
     }
 
     fn raw_pixels(&self, name: &str, size: usize) -> Result<Representation, StageError> {
-        self.both(name, 3 * size * size, |dataset, observe| {
+        self.both(name, 3 * size * size, |dataset, images, observe| {
             let preprocessing = &self.encoder.preprocessing;
-            embed_raw_pixels(dataset.len(), |idx| dataset.image(idx), preprocessing, size, observe)
+            embed_raw_pixels(images.len(), |idx| dataset.image(images[idx]), preprocessing, size, observe)
         })
     }
 
     /// One representation of both datasets.
-    fn both(
+    fn both(&self, name: &str, dim: usize, embed: impl Embed) -> Result<Representation, StageError> {
+        if let Some(rows) = self.earlier.as_ref().and_then(|earlier| earlier.rows(name, dim)) {
+            if let Some(representation) = self.both_after(name, dim, &rows, &embed)? {
+                return Ok(representation);
+            }
+            let message =
+                format!("`{name}` has other bits on this machine than earlier: every image is embedded again");
+            self.ctx.reporter.info(&message);
+        }
+        let all = |dataset: &Dataset| (0..dataset.len()).collect::<Vec<usize>>();
+        let [train, test] =
+            self.embed_splits(name, &all(self.train), &self.test.map(all).unwrap_or_default(), &embed)?;
+        Ok(Representation { name: name.to_owned(), dim, train, test: self.test.map(|_| test) })
+    }
+
+    /// The same with rows of an earlier table; `None` where they are not what this machine would compute.
+    fn both_after(
         &self,
         name: &str,
         dim: usize,
-        embed: impl Fn(
-            &Dataset,
-            &mut dyn FnMut(usize) -> ControlFlow<()>,
-        ) -> Result<Option<Vec<f32>>, crate::eval::EvalError>,
-    ) -> Result<Representation, StageError> {
+        rows: &EarlierRows<'_>,
+        embed: &impl Embed,
+    ) -> Result<Option<Representation>, StageError> {
+        let (new_train, new_test) = (rows.to_embed(Split::Train), rows.to_embed(Split::Test));
+        let [train, test] = self.embed_splits(name, &new_train, &new_test, embed)?;
+        let train = rows.merge(Split::Train, &new_train, &train);
+        let test = rows.merge(Split::Test, &new_test, &test);
+        let (Some(train), Some(test)) = (train, test) else { return Ok(None) };
+        Ok(Some(Representation { name: name.to_owned(), dim, train, test: self.test.map(|_| test) }))
+    }
+
+    /// Features of the named images of both datasets.
+    fn embed_splits(
+        &self,
+        name: &str,
+        train: &[usize],
+        test: &[usize],
+        embed: &impl Embed,
+    ) -> Result<[Vec<f32>; 2], StageError> {
         let reporter = self.ctx.reporter;
-        let total = self.train.len() + self.test.map_or(0, Dataset::len);
-        let one = |dataset: &Dataset, before: usize| {
+        let total = train.len() + test.len();
+        let one = |dataset: &Dataset, images: &[usize], before: usize| {
             let mut observe = |done: usize| {
                 reporter.progress((before + done) as u64, total as u64, "images", name);
                 if reporter.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            embed(dataset, &mut observe)?.ok_or(StageError::Cancelled)
+            embed(dataset, images, &mut observe)?.ok_or(StageError::Cancelled)
         };
-        let train = one(self.train, 0)?;
-        let test = self.test.map(|test| one(test, self.train.len())).transpose()?;
-        Ok(Representation { name: name.to_owned(), dim, train, test })
+        let first = one(self.train, train, 0)?;
+        let second = self.test.map(|dataset| one(dataset, test, train.len())).transpose()?;
+        Ok([first, second.unwrap_or_default()])
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use safetensors::{Dtype, tensor::TensorView};
+/// Features of some images of a dataset, by index; `None` where the observer ended it.
+trait Embed:
+    Fn(&Dataset, &[usize], &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Option<Vec<f32>>, EvalError>
+{
+}
 
-    use super::*;
-    use crate::{
-        augment::ImageRef,
-        data::store_writer::StoreWriter,
-        digest::Digest,
-        eval::{EvalError, embeddings::Embeddings, embeddings::tests::encoder_card, eval_config::KnnConfig},
-        model::backbone::{Backbone, BackboneConfig, StateData, backbone_config::DarknetTinyConfig},
-        stage::{InputArtifact, SilentReporter, StageReporter, fit},
-    };
-
-    const BACKBONE: BackboneConfig = BackboneConfig::DarknetTiny(DarknetTinyConfig {});
-
-    pub(crate) const SEED: u64 = 5;
-
-    /// Stripes of a colour and a direction that depend on the class.
-    pub(crate) fn picture(class: u32, idx: u32) -> (u32, u32, Vec<u8>) {
-        let (width, height) = (36 + idx % 5, 33 + idx % 7);
-        let mut rgb = vec![];
-        for y in 0..height {
-            for x in 0..width {
-                let along = [x, y, x + y][class as usize % 3] + idx;
-                let level = if along % 6 < 3 { 220 } else { 40 + (idx * 7 % 30) as u8 };
-                rgb.extend([0, 1, 2].map(|channel| if channel == class % 3 { level } else { level / 2 }));
-            }
-        }
-        (width, height, rgb)
-    }
-
-    pub(crate) fn save_dataset(dir: &Path, classes: &[&str], per_class: u32, first: u32) {
-        let names = classes.iter().map(|name| (*name).to_owned()).collect();
-        let mut writer = StoreWriter::create(dir, names).unwrap();
-        for (label, class) in (0..).zip(classes) {
-            // What an image shows goes by the name, not by the index.
-            let shown = u32::from(class.as_bytes()[0]);
-            for idx in first..first + per_class {
-                let (width, height, rgb) = picture(shown, idx);
-                let image = ImageRef::new(width, height, &rgb).unwrap();
-                writer.push(&format!("{class}/{idx}.png"), image, Some(label)).unwrap();
-            }
-        }
-        writer.finish(vec![]).unwrap();
-    }
-
-    pub(crate) fn save_encoder(dir: &Path) -> EncoderCard {
-        let backbone = Backbone::build(&BACKBONE, 99).unwrap();
-        let mut card = encoder_card(backbone.feature_dim() as u32);
-        card.backbone = BACKBONE;
-        let state = backbone.state_dict();
-        let views = state.iter().map(|entry| {
-            let (dtype, bytes): (Dtype, &[u8]) = match &entry.data {
-                StateData::F32(values) => (Dtype::F32, bytemuck::cast_slice(values)),
-                StateData::I64(values) => (Dtype::I64, bytemuck::cast_slice(values)),
-            };
-            (entry.name.as_str(), TensorView::new(dtype, entry.shape.clone(), bytes).unwrap())
-        });
-        safetensors::serialize_to_file(views, None, &dir.join("encoder.safetensors")).unwrap();
-        std::fs::write(dir.join("encoder.json"), serde_json::to_string(&card).unwrap()).unwrap();
-        card
-    }
-
-    pub(crate) struct Inputs(pub(crate) BTreeMap<String, Vec<InputArtifact>>);
-
-    impl Inputs {
-        pub(crate) fn new(dirs: &[(&str, &Path)]) -> Self {
-            let artifact =
-                |dir: &Path| InputArtifact { stage: "s".into(), digest: Digest::of(b"s"), dir: dir.to_owned() };
-            Self(dirs.iter().map(|(name, dir)| ((*name).to_owned(), vec![artifact(dir)])).collect())
-        }
-
-        pub(crate) fn context<'a>(&'a self, out: &'a Path, reporter: &'a dyn StageReporter) -> StageContext<'a> {
-            StageContext {
-                pipeline: "p",
-                stage: "s",
-                inputs: &self.0,
-                out_dir: out,
-                work_dir: out,
-                project_root: out,
-                seed: SEED,
-                reporter,
-            }
-        }
-    }
-
-    struct Fixture {
-        root: tempfile::TempDir,
-    }
-
-    impl Fixture {
-        fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            for name in ["encoder", "train", "test", "out", "again"] {
-                std::fs::create_dir(root.path().join(name)).unwrap();
-            }
-            save_encoder(&root.path().join("encoder"));
-            save_dataset(&root.path().join("train"), &["a", "b", "c"], 6, 0);
-            save_dataset(&root.path().join("test"), &["c", "a", "b"], 3, 6);
-            Self { root }
-        }
-
-        fn dir(&self, name: &str) -> std::path::PathBuf {
-            self.root.path().join(name)
-        }
-
-        fn extract(&self, out: &str, names: &[&str], reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
-            let dirs: Vec<_> = names.iter().map(|name| (*name, self.dir(name))).collect();
-            let dirs: Vec<(&str, &Path)> = dirs.iter().map(|(name, dir)| (*name, dir.as_path())).collect();
-            let (inputs, out) = (Inputs::new(&dirs), self.dir(out));
-            execute(&ExtractConfig { raw_pixels_size: 4, ..ExtractConfig::default() }, &inputs.context(&out, reporter))
-        }
-    }
-
-    #[test]
-    fn embeddings_are_what_the_network_makes_of_each_image() {
-        let fixture = Fixture::new();
-        let outcome = fixture.extract("out", &["encoder", "train", "test"], &SilentReporter).unwrap();
-        assert!(outcome.metrics["embeddings/effective_rank"] >= 1.0);
-        let embeddings = Embeddings::open(&fixture.dir("out")).unwrap();
-        let card = embeddings.card();
-        assert_eq!((card.feature_dim, card.num_train_classes, card.class_names.len()), (128, 3, 3));
-        assert_eq!(card.test_file_names.as_ref().unwrap()[0], "c/6.png");
-        // Labels of both splits go by the training images' list of classes.
-        assert_eq!(embeddings.labels().unwrap().test.unwrap(), [2, 2, 2, 0, 0, 0, 1, 1, 1]);
-
-        let pretrained = embeddings.representation(PRETRAINED).unwrap().unwrap();
-        let untrained = embeddings.representation("untrained").unwrap().unwrap();
-        assert_eq!((pretrained.train.len(), pretrained.test.as_ref().unwrap().len()), (18 * 128, 9 * 128));
-        assert_ne!(pretrained.train, untrained.train);
-        // Image by image, by hand.
-        let encoder = &card.encoder;
-        let weights = fixture.dir("out").join(BACKBONE_FILE);
-        let network = FrozenNetwork::load(&weights, &encoder.backbone, &encoder.preprocessing).unwrap();
-        let (width, height, rgb) = picture(u32::from(b'a'), 7);
-        let alone = network.embed(1, |_| ImageRef { width, height, rgb: &rgb }, |_| ControlFlow::Continue(()));
-        let row = &pretrained.test.unwrap()[4 * 128..5 * 128];
-        for (alone, row) in alone.unwrap().unwrap().iter().zip(row) {
-            assert!((alone - row).abs() <= 1e-4 * row.abs().max(1.0), "{alone} is not {row}");
-        }
-        let pixels = embeddings.representation("raw_pixels").unwrap().unwrap();
-        assert_eq!((pixels.dim, pixels.train.len()), (48, 18 * 48));
-        assert!(pixels.train.iter().all(|pixel| (0.0..=1.0).contains(pixel)));
-    }
-
-    #[test]
-    fn same_inputs_give_the_same_bytes() {
-        let fixture = Fixture::new();
-        for out in ["out", "again"] {
-            let threads = if out == "out" { 1 } else { 3 };
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| fixture.extract(out, &["encoder", "train", "test"], &SilentReporter)).unwrap();
-        }
-        for entry in std::fs::read_dir(fixture.dir("out")).unwrap() {
-            let name = entry.unwrap().file_name();
-            let read = |out: &str| std::fs::read(fixture.dir(out).join(&name)).unwrap();
-            assert_eq!(read("out"), read("again"), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn without_test_images_fit_says_what_is_missing() {
-        let fixture = Fixture::new();
-        fixture.extract("out", &["encoder", "train"], &SilentReporter).unwrap();
-        let out = fixture.dir("out");
-        let inputs = Inputs::new(&[("embeddings", out.as_path())]);
-        let config = crate::eval::FitConfig::Knn(KnnConfig::default());
-        let error = fit::execute(&config, &inputs.context(&fixture.dir("again"), &SilentReporter)).unwrap_err();
-        assert_eq!(error.to_string(), "the embeddings hold no test images");
-    }
-
-    #[test]
-    fn weights_of_another_network_are_refused() {
-        let fixture = Fixture::new();
-        let mut card = load_encoder_card(&fixture.dir("encoder")).unwrap();
-        card.backbone = BackboneConfig::Resnet18(crate::model::backbone::ResnetConfig::default());
-        std::fs::write(fixture.dir("encoder").join("encoder.json"), serde_json::to_string(&card).unwrap()).unwrap();
-        let error = fixture.extract("out", &["encoder", "train"], &SilentReporter).unwrap_err();
-        assert!(
-            matches!(&error, StageError::Artifact { path, .. } if path.ends_with("encoder.safetensors")),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn diverged_weights_are_not_embedded() {
-        let network = EvalError::NotFinite { what: "the table of embeddings".into(), row: 0, column: 0 };
-        assert!(StageError::from(network).help().unwrap().contains("diverged"));
-    }
-
-    #[test]
-    fn stops_on_request() {
-        struct Stop;
-        impl StageReporter for Stop {
-            fn progress(&self, _: u64, _: u64, _: &str, _: &str) {}
-            fn warn(&self, _: &str) {}
-            fn info(&self, _: &str) {}
-            fn metric(&self, _: &str, _: u64, _: f64) {}
-            fn is_cancelled(&self) -> bool {
-                true
-            }
-        }
-        let fixture = Fixture::new();
-        let result = fixture.extract("out", &["encoder", "train"], &Stop);
-        assert!(matches!(result, Err(StageError::Cancelled)), "{result:?}");
-    }
+impl<F> Embed for F where
+    F: Fn(&Dataset, &[usize], &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Option<Vec<f32>>, EvalError>
+{
 }

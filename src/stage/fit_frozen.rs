@@ -274,7 +274,7 @@ mod tests {
         },
         stage::{
             StageReporter,
-            extract::tests::{Inputs, SEED},
+            extract_tests::{Inputs, SEED},
             fit::execute,
         },
     };

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::{StageContext, StageError, StageOutcome, StageReporter};
-use crate::data::{self, DataError, IngestConfig, Progress};
+use crate::data::{
+    self, DataError, Dataset, EarlierImages, IngestConfig, Progress,
+    store_writer::{CARD_FILE, IMAGES_FILE},
+};
 
 /// Reads the source and leaves `images.safetensors` and `dataset.json`.
 ///
 /// # Errors
 /// When the source is not as it must be, or reading or writing fails.
 pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
-    let card = data::ingest(config, ctx.project_root, ctx.out_dir, &ReporterProgress(ctx.reporter))?;
+    let earlier = earlier_images(ctx);
+    let progress = ReporterProgress(ctx.reporter);
+    let card = data::ingest(config, ctx.project_root, ctx.out_dir, earlier.as_ref(), &progress)?;
     Ok(StageOutcome {
         metrics: BTreeMap::from([
             ("dataset/images".to_owned(), card.num_images as f64),
@@ -20,12 +25,28 @@ pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
     })
 }
 
+/// What an earlier dataset holds of the folder's images, where there is one and it is whole.
+fn earlier_images(ctx: &StageContext<'_>) -> Option<EarlierImages> {
+    let earlier = ctx.earlier?;
+    let files = earlier.sources.get("source.image_folder")?;
+    if !earlier.artifact.is_whole(&[IMAGES_FILE, CARD_FILE]) {
+        ctx.reporter.info("the earlier dataset is damaged: every image is read again");
+        return None;
+    }
+    let dataset = Dataset::open(&earlier.artifact.dir).ok()?;
+    Some(EarlierImages::find(dataset, &files.then, &files.now))
+}
+
 /// Passes what ingest says on to the stage's reporter.
 struct ReporterProgress<'a>(&'a dyn StageReporter);
 
 impl Progress for ReporterProgress<'_> {
     fn images(&self, done: u64, total: u64) {
         self.0.progress(done, total, "images", "");
+    }
+
+    fn info(&self, message: &str) {
+        self.0.info(message);
     }
 
     fn warn(&self, message: &str) {

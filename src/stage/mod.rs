@@ -3,8 +3,12 @@
 pub mod augment;
 pub mod command;
 pub mod context;
+pub mod earlier;
+mod earlier_embeddings;
 pub mod external_input;
 pub mod extract;
+#[cfg(test)]
+pub(crate) mod extract_tests;
 pub mod fit;
 mod fit_frozen;
 mod fit_trained;

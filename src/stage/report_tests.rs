@@ -26,6 +26,7 @@ fn render_into(
         work_dir: dir,
         project_root: dir,
         seed: 0,
+        earlier: None,
         reporter: &SilentReporter,
     };
     run(&ReportConfig { title: title.to_owned() }, &ctx)

@@ -11,6 +11,7 @@ mod errors;
 mod export;
 mod fixture;
 mod hands_off;
+mod incremental;
 mod interrupt;
 mod isolate;
 mod json;

@@ -61,6 +61,23 @@ fn features_do_not_depend_on_the_rest_of_the_batch() {
 }
 
 #[test]
+fn batches_of_any_length_give_the_same_bits() {
+    for (config, size) in [(DARKNET, 16), (RESNET, 40), (CIFAR, 8)] {
+        let backbone = Backbone::build(&config, 5).unwrap();
+        let x = images(67, size);
+        let in_batches = |of: usize| {
+            let batches = x.chunks(of * size * size * 3);
+            let features = batches.map(|x| backbone.forward_eval(x, x.len() / (size * size * 3), size).unwrap());
+            features.collect::<Vec<_>>().concat()
+        };
+        let together = in_batches(67);
+        for of in [64, 32, 9, 2] {
+            assert!(in_batches(of) == together, "{of}");
+        }
+    }
+}
+
+#[test]
 fn memory_of_another_shape_leaves_no_trace() {
     let (n, size) = (3, 16);
     let x = images(n, size);
