@@ -168,10 +168,11 @@ pub fn file_digests(layout: &Layout, tree: &Digest) -> Option<BTreeMap<String, D
 
 /// Walks a tree, hashes what the index does not know, and writes the index if that was anything.
 fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, FsError> {
-    let walked = walk(root, ignore)?;
     let index_path = index_path(layout, root, ignore)?;
-    let old = files::read_if_exists(&index_path).ok().flatten().unwrap_or_default();
-    let old = Index::parse(&old).unwrap_or_default();
+    let read_index = || files::read_if_exists(&index_path).ok().flatten().filter(|bytes| Index::parse(bytes).is_some());
+    let (walked, old) = rayon::join(|| walk(root, ignore), read_index);
+    let (walked, old) = (walked?, old.unwrap_or_default());
+    let old = Index::cut(&old).unwrap_or_default();
 
     let mut records: Vec<Option<Record>> = vec![None; walked.len()];
     let mut old_idx = 0;
@@ -196,7 +197,7 @@ fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, F
     let records = walked
         .par_iter()
         .zip(records)
-        .map(|(file, known)| known.map_or_else(|| hash(root, file), Ok))
+        .map_init(Vec::new, |buffer, (file, known)| known.map_or_else(|| hash(root, file, buffer), Ok))
         .collect::<Result<Vec<_>, _>>()?;
     let mut hasher = ContentHasher::default();
     for (file, record) in walked.iter().zip(&records) {
@@ -212,11 +213,11 @@ fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, F
     Ok(content(tree))
 }
 
-fn hash(root: &Path, file: &WalkedFile) -> Result<Record, FsError> {
+fn hash(root: &Path, file: &WalkedFile, buffer: &mut Vec<u8>) -> Result<Record, FsError> {
     let started = sys::now_ns();
     let digest = match &file.dangling {
         Some(target) => Digest::of(&[b"dangling link to ", target.as_slice()].concat()),
-        None => files::digest_file(&file.path(root))?,
+        None => files::digest_file_of(&file.path(root), file.stat.size, buffer)?,
     };
     let changed = file.stat.mtime_ns.max(file.stat.ctime_ns);
     let coarse = file.stat.mtime_ns % 1_000_000_000 == 0 && file.stat.ctime_ns % 1_000_000_000 == 0;
@@ -271,12 +272,18 @@ const RECORD: usize = size_of::<Record>();
 impl<'a> Index<'a> {
     /// `None` if the bytes are no index or not whole.
     fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let index = Self::cut(bytes)?;
+        let body = &bytes[size_of::<Header>()..];
+        (*blake3::hash(body).as_bytes() == index.header.checksum).then_some(index)
+    }
+
+    /// The same for bytes whose checksum is known to be right.
+    fn cut(bytes: &'a [u8]) -> Option<Self> {
         let (head, rest) = bytes.split_at_checked(size_of::<Header>())?;
         let header: Header = bytemuck::pod_read_unaligned(head);
         let records_len = usize::try_from(header.num_files).ok()?.checked_mul(RECORD)?;
         let (records, names) = rest.split_at_checked(records_len)?;
-        let whole = header.magic == MAGIC && *blake3::hash(rest).as_bytes() == header.checksum;
-        whole.then_some(Self { header, records, names })
+        (header.magic == MAGIC).then_some(Self { header, records, names })
     }
 
     fn len(&self) -> usize {

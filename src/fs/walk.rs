@@ -1,11 +1,11 @@
 //! Every file below a folder, sorted, with what `stat` says about it.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, DirEntry, Metadata},
     io,
     os::unix::{
         ffi::{OsStrExt as _, OsStringExt as _},
-        fs::MetadataExt as _,
+        fs::{DirEntryExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -89,7 +89,8 @@ pub fn walk(root: &Path, ignore: Ignore) -> Result<Vec<WalkedFile>, FsError> {
         return Ok(vec![WalkedFile { name: vec![], stat: FileStat::of(&meta), dangling: None }]);
     }
     let mut files = walk_dir(root, &[], &[(meta.dev(), meta.ino())], ignore)?;
-    files.par_sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    // Nearly sorted already, which this kind of sorting makes use of.
+    files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
 }
 
@@ -100,27 +101,32 @@ enum Found {
 }
 
 fn walk_dir(path: &Path, prefix: &[u8], ancestors: &[(u64, u64)], ignore: Ignore) -> Result<Vec<WalkedFile>, FsError> {
-    let mut names = Vec::new();
+    let mut entries = Vec::new();
     for entry in fs::read_dir(path).map_err(FsError::at("read", path))? {
-        let name = entry.map_err(FsError::at("read", path))?.file_name();
+        let entry = entry.map_err(FsError::at("read", path))?;
+        let name = entry.file_name();
         if !ignore.skips(name.as_bytes()) {
-            names.push(name);
+            entries.push((entry, name));
         }
     }
-    let found = names
+    // A folder lists its files in the order of a hash; on the disk and in the system's memory they lie by their number.
+    entries.sort_unstable_by_key(|(entry, _)| entry.ino());
+    let found = entries
         .par_iter()
         .with_min_len(128)
-        .map(|name| {
+        .map(|(entry, name)| {
             let mut full = Vec::with_capacity(prefix.len() + 1 + name.len());
             if !prefix.is_empty() {
                 full.extend_from_slice(prefix);
                 full.push(b'/');
             }
             full.extend_from_slice(name.as_bytes());
-            find(&path.join(name), full)
+            find(entry, full)
         })
         .collect::<Result<Vec<_>, FsError>>()?;
 
+    // Each keeps the folder open.
+    drop(entries);
     let mut files = Vec::with_capacity(found.len());
     let mut dirs = Vec::new();
     for item in found {
@@ -130,6 +136,7 @@ fn walk_dir(path: &Path, prefix: &[u8], ancestors: &[(u64, u64)], ignore: Ignore
             Found::Dir { .. } | Found::Other => {}
         }
     }
+    dirs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let below = dirs
         .par_iter()
         .map(|(name, identity)| {
@@ -139,11 +146,28 @@ fn walk_dir(path: &Path, prefix: &[u8], ancestors: &[(u64, u64)], ignore: Ignore
             walk_dir(&path.join(std::ffi::OsStr::from_bytes(own)), name, &ancestors, ignore)
         })
         .collect::<Result<Vec<_>, FsError>>()?;
-    files.extend(below.into_iter().flatten());
+    files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    files.reserve_exact(below.iter().map(Vec::len).sum());
+    below.into_iter().for_each(|mut below| files.append(&mut below));
     Ok(files)
 }
 
-fn find(path: &Path, name: Vec<u8>) -> Result<Found, FsError> {
+fn find(entry: &DirEntry, name: Vec<u8>) -> Result<Found, FsError> {
+    // What is no link is asked for by its name in the open folder: with the whole path the system would walk down from
+    // the root for each file.
+    if entry.file_type().is_ok_and(|kind| !kind.is_symlink()) {
+        return match entry.metadata() {
+            Ok(meta) if !meta.is_symlink() => Ok(found(&meta, name)),
+            Ok(_) => find_by_path(&entry.path(), name),
+            // Removed since the folder was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Other),
+            Err(error) => Err(FsError::at("read", &entry.path())(error)),
+        };
+    }
+    find_by_path(&entry.path(), name)
+}
+
+fn find_by_path(path: &Path, name: Vec<u8>) -> Result<Found, FsError> {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ELOOP) => {
@@ -155,13 +179,17 @@ fn find(path: &Path, name: Vec<u8>) -> Result<Found, FsError> {
         }
         Err(error) => return Err(FsError::at("read", path)(error)),
     };
-    Ok(if meta.is_file() {
-        Found::File(WalkedFile { name, stat: FileStat::of(&meta), dangling: None })
+    Ok(found(&meta, name))
+}
+
+fn found(meta: &Metadata, name: Vec<u8>) -> Found {
+    if meta.is_file() {
+        Found::File(WalkedFile { name, stat: FileStat::of(meta), dangling: None })
     } else if meta.is_dir() {
         Found::Dir { name, identity: (meta.dev(), meta.ino()) }
     } else {
         Found::Other
-    })
+    }
 }
 
 #[cfg(test)]
