@@ -53,9 +53,9 @@ mod tests {
         let mut out = vec![0.0; 3 * 256];
         PixelNormalizer::new(&stats).normalize_bytes(&image, &mut out);
         for (level, pixel) in out.chunks_exact(3).enumerate() {
-            for channel in 0..3 {
+            for (channel, value) in pixel.iter().enumerate() {
                 let exact = (level as f64 / 255.0 - stats.mean[channel]) / stats.std[channel];
-                assert_eq!(pixel[channel].to_bits(), (exact as f32).to_bits());
+                assert_eq!(value.to_bits(), (exact as f32).to_bits());
             }
         }
     }

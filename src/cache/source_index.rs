@@ -174,26 +174,16 @@ fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, F
     let (walked, old) = (walked?, old.unwrap_or_default());
     let old = Index::cut(&old).unwrap_or_default();
 
-    let mut records: Vec<Option<Record>> = vec![None; walked.len()];
-    let mut old_idx = 0;
-    for (file, record) in walked.iter().zip(&mut records) {
-        while old_idx < old.len() && old.name(old_idx) < file.name.as_slice() {
-            old_idx += 1;
-        }
-        if old_idx < old.len() && old.name(old_idx) == file.name {
-            let known = old.record(old_idx);
-            if known.trusted != 0 && known.stat == file.stat {
-                *record = Some(known);
-            }
-        }
-    }
-    let num_read = records.iter().filter(|record| record.is_none()).count();
+    let mut known = Known { index: &old, at: 0 };
+    let num_read = walked.iter().filter(|file| known.find(file).is_none()).count();
     let size = walked.iter().map(|file| file.stat.size).sum();
     let content = |digest| SourceContent { digest, num_files: walked.len() as u64, size, num_read: num_read as u64 };
     if num_read == 0 && old.len() == walked.len() {
         return Ok(content(Digest::from_bytes(old.header.tree)));
     }
 
+    let mut known = Known { index: &old, at: 0 };
+    let records: Vec<Option<Record>> = walked.iter().map(|file| known.find(file)).collect();
     let records = walked
         .par_iter()
         .zip(records)
@@ -211,6 +201,27 @@ fn scan(layout: &Layout, root: &Path, ignore: Ignore) -> Result<SourceContent, F
         let _ = files::hard_link(&index_path, &layout.source_tree(&tree));
     }
     Ok(content(tree))
+}
+
+/// Finds files in an index; asked for them in the order of their names.
+struct Known<'a> {
+    index: &'a Index<'a>,
+    at: usize,
+}
+
+impl Known<'_> {
+    /// The record of a file that has not been touched since.
+    fn find(&mut self, file: &WalkedFile) -> Option<Record> {
+        let Self { index, at } = self;
+        while *at < index.len() && index.name(*at) < file.name.as_slice() {
+            *at += 1;
+        }
+        if *at == index.len() || index.name(*at) != file.name {
+            return None;
+        }
+        let known = index.record(*at);
+        (known.trusted != 0 && known.stat == file.stat).then_some(known)
+    }
 }
 
 fn hash(root: &Path, file: &WalkedFile, buffer: &mut Vec<u8>) -> Result<Record, FsError> {

@@ -148,7 +148,9 @@ fn walk_dir(path: &Path, prefix: &[u8], ancestors: &[(u64, u64)], ignore: Ignore
         .collect::<Result<Vec<_>, FsError>>()?;
     files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     files.reserve_exact(below.iter().map(Vec::len).sum());
-    below.into_iter().for_each(|mut below| files.append(&mut below));
+    for mut below in below {
+        files.append(&mut below);
+    }
     Ok(files)
 }
 
