@@ -8,7 +8,7 @@ use std::{io::Cursor, panic::catch_unwind};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage, metadata::Orientation};
 
-use super::jpeg_end::check_jpeg_is_whole;
+use super::jpeg::{check_jpeg_is_whole, decode_photograph, jpeg_size};
 use crate::augment::ImageRef;
 
 /// An RGB image in memory.
@@ -44,6 +44,11 @@ pub fn decode_rgb(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
 /// In words for the user, without the file's name.
 pub fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
     let format = guess_format(bytes)?;
+    if format == ImageFormat::Jpeg
+        && let Some(size) = jpeg_size(bytes)
+    {
+        return Ok(size);
+    }
     catch_unwind(|| {
         ImageReader::with_format(Cursor::new(bytes), format).into_dimensions().map_err(|error| describe(&error))
     })
@@ -52,6 +57,16 @@ pub fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
 
 fn decode(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
     let format = guess_format(bytes)?;
+    if format == ImageFormat::Jpeg
+        && check_jpeg_is_whole(bytes).is_ok()
+        && let Some(image) = decode_photograph(bytes, max_pixels)
+    {
+        return Ok(image);
+    }
+    decode_by_library(bytes, format, max_pixels)
+}
+
+fn decode_by_library(bytes: &[u8], format: ImageFormat, max_pixels: u64) -> Result<OwnedImage, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The library's own limit would refuse images that `max_pixels` allows; eight bytes a pixel and some room for
     // metadata still stop what is not pixels from filling the memory.
@@ -75,6 +90,12 @@ fn decode(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
     image.apply_orientation(orientation);
     let rgb = if image.color().has_alpha() { over_white(&image.into_rgba8()) } else { image.into_rgb8() };
     Ok(OwnedImage { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw() })
+}
+
+/// Only for tests: the same without the short way.
+#[cfg(test)]
+pub(super) fn decode_the_long_way(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
+    decode_by_library(bytes, guess_format(bytes)?, max_pixels)
 }
 
 fn guess_format(bytes: &[u8]) -> Result<ImageFormat, String> {

@@ -4,7 +4,7 @@ use std::{io::Cursor, path::PathBuf};
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, RgbImage, Rgba};
 
-use super::decode::{OwnedImage, decode_rgb, read_dimensions};
+use super::decode::{OwnedImage, decode_rgb, decode_the_long_way, read_dimensions};
 
 const NO_LIMIT: u64 = u64::MAX;
 const FORMATS: [ImageFormat; 6] =
@@ -73,6 +73,22 @@ fn a_cut_off_file_never_passes_for_a_whole_one() {
         for missing in 1..12 {
             if let Ok(image) = decode_rgb(&bytes[..bytes.len() - missing], NO_LIMIT) {
                 assert_eq!(image, whole, "{name} without {missing} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_short_way_to_a_photograph_gives_the_same_pixels() {
+    let plain = [ImageFormat::Jpeg, ImageFormat::Png].map(|format| encode(picture(), format));
+    for bytes in corpus().into_iter().map(|(_, bytes)| bytes).chain(plain) {
+        assert_eq!(decode_rgb(&bytes, NO_LIMIT), decode_the_long_way(&bytes, NO_LIMIT));
+        for at in (0..bytes.len()).step_by((bytes.len() / 60).max(1)) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x15;
+            let long = std::panic::catch_unwind(|| decode_the_long_way(&damaged, 1 << 20));
+            if let Ok(long) = long {
+                assert_eq!(decode_rgb(&damaged, 1 << 20), long, "byte {at}");
             }
         }
     }

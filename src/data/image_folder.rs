@@ -1,7 +1,8 @@
 //! A folder of images: sub-folders are classes, a flat folder is unlabelled.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -10,6 +11,11 @@ use super::{
     decode::{OwnedImage, decode_rgb, read_dimensions},
     image_source::{ImageSource, SourceItem},
 };
+
+/// How much of a file is looked at first to find the size of the image.
+const HEAD: u64 = 4096;
+/// Memory that a file's size is believed to need before anything of it was read.
+const LARGE_FILE: u64 = 64 << 20;
 
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
@@ -121,21 +127,27 @@ impl ImageSource for ImageFolder {
     }
 
     fn dimensions_hint(&self, idx: usize) -> Option<(u32, u32)> {
-        read_dimensions(&read_image_file(&self.paths[idx]).ok()?).ok()
+        let path = &self.paths[idx];
+        let head = read_image_file(path, HEAD).ok().and_then(|head| read_dimensions(&head).ok());
+        head.or_else(|| read_dimensions(&read_image_file(path, u64::MAX).ok()?).ok())
     }
 
     fn decode(&self, idx: usize, max_pixels: u64) -> Result<OwnedImage, String> {
-        decode_rgb(&read_image_file(&self.paths[idx])?, max_pixels)
+        decode_rgb(&read_image_file(&self.paths[idx], u64::MAX)?, max_pixels)
     }
 }
 
-fn read_image_file(path: &Path) -> Result<Vec<u8>, String> {
+/// At most the first `limit` bytes of a file.
+fn read_image_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let describe = |error: io::Error| format!("it cannot be read: {error}");
     // Opening a pipe would wait for ever.
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err("it is not a regular file".into()),
-        Ok(_) => fs::read(path).map_err(|error| format!("it cannot be read: {error}")),
-        Err(error) => Err(format!("it cannot be read: {error}")),
+    let metadata = fs::metadata(path).map_err(describe)?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".into());
     }
+    let mut bytes = Vec::with_capacity(metadata.len().min(limit).min(LARGE_FILE) as usize + 1);
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(describe)?;
+    Ok(bytes)
 }
 
 fn check_is_folder(root: &Path) -> Result<(), DataError> {

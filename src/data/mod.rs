@@ -22,7 +22,7 @@ pub mod ingest;
 pub mod ingest_config;
 #[cfg(test)]
 mod ingest_tests;
-mod jpeg_end;
+mod jpeg;
 pub mod labelled_loader;
 pub mod loader;
 #[cfg(test)]
