@@ -213,6 +213,7 @@ mod tests {
             work_dir: dir.path().to_owned(),
             project_root: dir.path().to_owned(),
             seed: 0,
+            earlier: None,
             threads: 1,
         };
         executor.execute(&job, &SilentReporter)

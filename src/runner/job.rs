@@ -146,7 +146,11 @@ mod tests {
             work_dir: "/work".into(),
             project_root: "/project".into(),
             seed: u64::MAX,
-            earlier: Some(Earlier { artifact: stored.clone(), inputs: [("dataset".into(), vec![stored])].into(), sources }),
+            earlier: Some(Earlier {
+                artifact: stored.clone(),
+                inputs: [("dataset".into(), vec![stored])].into(),
+                sources,
+            }),
             threads: 3,
         }
     }
