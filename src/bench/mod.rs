@@ -5,6 +5,7 @@ pub mod augment;
 pub mod bench_error;
 pub mod extract;
 pub mod ingest;
+pub mod kernels;
 pub mod machine;
 pub mod measurement;
 pub mod train;

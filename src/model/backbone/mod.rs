@@ -10,13 +10,13 @@ pub mod backbone_config;
 pub mod backbone_error;
 #[cfg(test)]
 mod backbone_tests;
-mod cpu;
+pub(crate) mod cpu;
 mod darknet_tiny;
 mod execute;
 #[cfg(test)]
 mod golden_tests;
 mod init;
-mod layers;
+pub(crate) mod layers;
 mod memory_plan;
 pub mod op;
 mod parameters;

@@ -2,18 +2,18 @@
 //! is computed by one task in a fixed order, and partial sums are added in block order: the bits do not depend on
 //! the number of threads.
 
-pub(super) mod batch_norm;
-pub(super) mod conv;
+pub(crate) mod batch_norm;
+pub(crate) mod conv;
 #[cfg(test)]
 mod conv_tests;
 mod direct;
 mod im2col;
 #[cfg(test)]
 mod norm_tests;
-pub(super) mod pool;
+pub(crate) mod pool;
 #[cfg(test)]
 mod pool_tests;
-pub(super) mod prepared;
+pub(crate) mod prepared;
 #[cfg(test)]
 mod reference;
 mod stem;
