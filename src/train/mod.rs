@@ -14,6 +14,8 @@ pub mod step;
 pub mod tensorboard;
 pub mod train_config;
 pub mod train_error;
+#[cfg(test)]
+mod winograd_curve_tests;
 
 pub use encoder_card::{EncoderCard, Preprocessing};
 pub use history::EpochRecord;

@@ -17,4 +17,5 @@ pub(crate) mod prepared;
 #[cfg(test)]
 mod reference;
 mod stem;
-mod winograd;
+#[cfg_attr(test, allow(unreachable_pub, reason = "a switch for comparisons"))]
+pub(crate) mod winograd;

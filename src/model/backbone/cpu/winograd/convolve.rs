@@ -197,7 +197,7 @@ fn transform_weights<T: Transform>(w: &[f32], k: usize, n: usize, out: &mut [f32
             let (panel, panel_stride) = (layout.panel, k * layout.panel);
             let tile = Tile { source, target, channels: n, panel, panel_stride, accumulate: false };
             // SAFETY: sources are rows of `w`; a target row belongs to one `row`, hence to one task.
-            unsafe { transform_tile::<T>(&tile) };
+            unsafe { transform_tile::<T, true>(&tile) };
         }
     });
 }

@@ -36,6 +36,12 @@ pub(in super::super) struct Tiling {
     pub(super) columns: usize,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Makes the convolutions that this thread asks for direct, for comparison.
+    pub(crate) static DIRECT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 impl Tiling {
     /// The cheapest tiling, or nothing where direct convolution is as cheap. The batch plays no part: an image has
     /// the same features, to the bit, whatever it is batched with.
@@ -52,6 +58,10 @@ impl Tiling {
     }
 
     fn cheapest(shape: &ConvShape, images: usize, per_weight: usize) -> Option<Self> {
+        #[cfg(test)]
+        if DIRECT.get() {
+            return None;
+        }
         let fits = shape.kernel == 3 && shape.stride == 1 && shape.padding == 1;
         if !fits || shape.input.channels < MIN_CHANNELS || shape.output.channels < MIN_CHANNELS {
             return None;
@@ -193,7 +203,7 @@ pub(super) unsafe fn transform_pixels<T: Transform>(
             let Layout { tiles, channels, panel, .. } = layout;
             let tile = Tile { source, target, channels, panel, panel_stride: tiles * panel, accumulate: false };
             // SAFETY: sources are rows of `x` or `zeros` of `channels` values; targets as the caller vouches.
-            unsafe { transform_tile::<T>(&tile) };
+            unsafe { transform_tile::<T, true>(&tile) };
         }
     }
 }
@@ -231,7 +241,13 @@ pub(super) unsafe fn transform_products<T: Transform>(
             let source = from.map(|row| row.map(<*mut f32>::cast_const));
             let tile = Tile { source, target, channels, panel: channels, panel_stride: 0, accumulate };
             // SAFETY: sources as the caller vouches; targets are rows of `y`.
-            unsafe { transform_tile::<T>(&tile) };
+            unsafe {
+                if height == tiling.outputs && width == tiling.outputs {
+                    transform_tile::<T, true>(&tile);
+                } else {
+                    transform_tile::<T, false>(&tile);
+                }
+            }
         }
     }
 }

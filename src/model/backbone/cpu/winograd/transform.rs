@@ -260,50 +260,50 @@ pub(super) struct Tile {
     pub(super) accumulate: bool,
 }
 
-/// Transforms one tile in both directions.
+/// Transforms one tile in both directions; `WHOLE` promises that no target row is null.
 ///
 /// # Safety
 ///
 /// `INPUTS` × `INPUTS` source rows must be readable, the `OUTPUTS` × `OUTPUTS` target rows that are not null must be
 /// writable in groups of `panel` channels and not be shared with another task.
-pub(super) unsafe fn transform_tile<T: Transform>(tile: &Tile) {
+pub(super) unsafe fn transform_tile<T: Transform, const WHOLE: bool>(tile: &Tile) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-    unsafe fn wide<T: Transform>(tile: &Tile) {
+    unsafe fn wide<T: Transform, const WHOLE: bool>(tile: &Tile) {
         // SAFETY: passed on.
-        unsafe { all_channels::<__m512, T>(tile) }
+        unsafe { all_channels::<__m512, T, WHOLE>(tile) }
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn narrow<T: Transform>(tile: &Tile) {
+    unsafe fn narrow<T: Transform, const WHOLE: bool>(tile: &Tile) {
         // SAFETY: passed on.
-        unsafe { all_channels::<__m256, T>(tile) }
+        unsafe { all_channels::<__m256, T, WHOLE>(tile) }
     }
     // SAFETY: passed on; the machine has what `simd` says.
     unsafe {
         match simd() {
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512 => wide::<T>(tile),
+            Simd::Avx512 => wide::<T, WHOLE>(tile),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2 => narrow::<T>(tile),
-            Simd::Baseline => all_channels::<f32, T>(tile),
+            Simd::Avx2 => narrow::<T, WHOLE>(tile),
+            Simd::Baseline => all_channels::<f32, T, WHOLE>(tile),
         }
     }
 }
 
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "must be inlined into the function that has the target feature")]
-unsafe fn all_channels<V: Vector, T: Transform>(tile: &Tile) {
+unsafe fn all_channels<V: Vector, T: Transform, const WHOLE: bool>(tile: &Tile) {
     for (group, first) in (0..tile.channels).step_by(tile.panel).enumerate() {
         let count = tile.panel.min(tile.channels - first);
         let whole = count / V::LANES * V::LANES;
         // SAFETY: `first + c` stays below `channels`.
         unsafe {
             for c in (0..whole).step_by(V::LANES) {
-                some_channels::<V, T>(tile, first + c, group * tile.panel_stride + c);
+                some_channels::<V, T, WHOLE>(tile, first + c, group * tile.panel_stride + c);
             }
             for c in whole..count {
-                some_channels::<f32, T>(tile, first + c, group * tile.panel_stride + c);
+                some_channels::<f32, T, WHOLE>(tile, first + c, group * tile.panel_stride + c);
             }
         }
     }
@@ -311,7 +311,7 @@ unsafe fn all_channels<V: Vector, T: Transform>(tile: &Tile) {
 
 #[inline(always)]
 #[allow(clippy::inline_always, clippy::needless_range_loop, reason = "see `all_channels`; two-dimensional indices")]
-unsafe fn some_channels<V: Vector, T: Transform>(tile: &Tile, from: usize, to: usize) {
+unsafe fn some_channels<V: Vector, T: Transform, const WHOLE: bool>(tile: &Tile, from: usize, to: usize) {
     // SAFETY: the caller vouches for the rows and the offsets in them.
     unsafe {
         let zero = V::splat(0.0);
@@ -330,7 +330,7 @@ unsafe fn some_channels<V: Vector, T: Transform>(tile: &Tile, from: usize, to: u
             let row = T::apply(middle[i]);
             for j in 0..T::OUTPUTS {
                 let target = tile.target[i][j];
-                if target.is_null() {
+                if !WHOLE && target.is_null() {
                     continue;
                 }
                 let target = target.add(to);

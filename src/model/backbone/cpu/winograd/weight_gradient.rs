@@ -158,7 +158,7 @@ fn transform_sums<T: Transform>(sums: &[f32], cin: usize, cout: usize, dw: &mut 
             }
             let tile = Tile { source, target, channels: cout, panel: cout, panel_stride: 0, accumulate };
             // SAFETY: sources are rows of `sums`; a target row belongs to one `row`, hence to one task.
-            unsafe { transform_tile::<T>(&tile) };
+            unsafe { transform_tile::<T, true>(&tile) };
         }
     });
 }
