@@ -78,6 +78,8 @@ fn spawn_and_wait(config: &CommandConfig, ctx: &StageContext<'_>, log_path: &Pat
         .stdout(log)
         .stderr(log_too);
     sys::isolate_child(&mut command);
+    // Without a shell, the kernel still ends the program itself.
+    let mut guard = sys::GroupGuard::new().ok();
     let child = command.spawn().map_err(|error| StageError::Command {
         message: format!("cannot start `{program}`: {error}"),
         help: Some(match error.kind() {
@@ -87,8 +89,9 @@ fn spawn_and_wait(config: &CommandConfig, ctx: &StageContext<'_>, log_path: &Pat
         }),
     })?;
     let mut child = sys::WatchedChild::new(child);
-    // Without a shell, the kernel still ends the program itself.
-    let _guard = sys::GroupGuard::watch(child.id());
+    if let Some(guard) = &mut guard {
+        let _ = guard.watch(child.id());
+    }
     let mut cancelled_at: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait().map_err(FsError::at("wait for", Path::new(program)))? {

@@ -1,7 +1,7 @@
 //! Child processes: groups that end with this one, and how much memory a child held.
 
 use std::{
-    io,
+    io::{self, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -126,18 +126,29 @@ impl WatchedChild {
 pub struct GroupGuard(Child);
 
 impl GroupGuard {
-    /// Guards the group of a child that [`isolate_child`] prepared.
+    /// A guard of nobody yet. Made before the child, so that little time passes between its start and [`Self::watch`].
     ///
     /// # Errors
     /// When there is no shell.
-    pub fn watch(child: u32) -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let mut shell = Command::new("/bin/sh");
         // This spelling of `kill` works in dash, bash and busybox; with `--` it does not in dash.
-        shell.args(["-c", &format!("read -r line; kill -9 -{child}")]);
+        shell.args(["-c", "read -r group && { read -r line; kill -9 -$group; }"]);
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // Not in ours, where Ctrl-C would end it first.
         shell.process_group(0);
         shell.spawn().map(Self)
+    }
+
+    /// Guards the group of a child that [`isolate_child`] prepared.
+    ///
+    /// # Errors
+    /// When the shell is gone.
+    pub fn watch(&mut self, child: u32) -> io::Result<()> {
+        match &mut self.0.stdin {
+            Some(pipe) => writeln!(pipe, "{child}"),
+            None => Ok(()),
+        }
     }
 }
 
