@@ -206,18 +206,6 @@ impl Store {
         Ok(artifacts)
     }
 
-    /// The newest entry that a stage of this name led to in a pipeline of this name.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn newest_entry(&self, pipeline: &str, stage: &str) -> Result<Option<CacheEntry>, CacheError> {
-        let entries =
-            self.fingerprints()?.into_iter().filter_map(|fingerprint| self.entry(&fingerprint).ok().flatten());
-        Ok(entries
-            .filter(|entry| entry.provenance.stage == stage && entry.provenance.pipeline == pipeline)
-            .max_by_key(|entry| entry.provenance.created))
-    }
-
     /// Moves an artifact that somebody has edited out of the cache to `aside`, writable again, unless it has been
     /// made again meanwhile. Returns whether it was.
     ///

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::{
     eval_config::{CrossValidationConfig, LinearProbeConfig},
     eval_error::EvalError,
+    label_subset::rows_by_class,
     linear_probe::{Progress, fit_linear_probes},
     metrics::predicted_classes,
 };
@@ -85,11 +86,9 @@ pub fn choose_l2(
 /// each class. There are never more folds than rows.
 fn stratified_folds(labels: &[u32], folds: usize, seed: u64) -> Vec<usize> {
     let folds = folds.min(labels.len()).max(1);
-    let num_classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut fold_of = vec![0; labels.len()];
     let mut next = 0;
-    for class in 0..num_classes {
-        let mut rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] as usize == class).collect();
+    for (class, mut rows) in rows_by_class(labels).into_iter().enumerate() {
         let mut rng = seeded_rng(seed, "cross-validation", &[class as u64]);
         for place in (1..rows.len()).rev() {
             rows.swap(place, below(&mut rng, place as u64 + 1) as usize);

@@ -9,13 +9,8 @@ pub fn stratified_subset(labels: &[u32], fraction: f64, seed: u64) -> Vec<usize>
     if fraction >= 1.0 {
         return (0..labels.len()).collect();
     }
-    let num_classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
-    let mut rows_of = vec![vec![]; num_classes];
-    for (row, &label) in labels.iter().enumerate() {
-        rows_of[label as usize].push(row);
-    }
     let mut chosen = vec![];
-    for (class, mut rows) in rows_of.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+    for (class, mut rows) in rows_by_class(labels).into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let count = ((rows.len() as f64 * fraction).round() as usize).clamp(1, rows.len());
         // The start of a Fisher-Yates shuffle: the first `count` places do not depend on `count`.
         let mut rng = seeded_rng(seed, "label subset", &[class as u64]);
@@ -27,6 +22,16 @@ pub fn stratified_subset(labels: &[u32], fraction: f64, seed: u64) -> Vec<usize>
     }
     chosen.sort_unstable();
     chosen
+}
+
+/// The rows of each class in ascending order, up to the highest label.
+pub(super) fn rows_by_class(labels: &[u32]) -> Vec<Vec<usize>> {
+    let num_classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    let mut rows_of = vec![vec![]; num_classes];
+    for (row, &label) in labels.iter().enumerate() {
+        rows_of[label as usize].push(row);
+    }
+    rows_of
 }
 
 #[cfg(test)]

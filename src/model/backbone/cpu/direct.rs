@@ -25,6 +25,14 @@ fn is_pointwise(shape: &ConvShape) -> bool {
     shape.kernel == 1 && shape.stride == 1 && shape.padding == 0
 }
 
+/// The weights as the right-hand side of the forward product.
+pub(super) fn packed_weights<'a>(shape: &ConvShape, w: Weights<'_>, prepared: &'a mut PreparedWeights) -> &'a [f32] {
+    let (depth, cout) = (shape.depth(), shape.output.channels);
+    prepared.get(w.version, Form::Packed, packed_len(depth, cout), |packed| {
+        pack(Matrix::row_major(w.values, cout), depth, cout, packed);
+    })
+}
+
 /// `y = conv(x, w)`; `finish` gets each finished block of positions and where it begins.
 pub(super) fn forward<T: Send>(
     shape: &ConvShape,
@@ -36,9 +44,7 @@ pub(super) fn forward<T: Send>(
 ) -> Vec<T> {
     let (depth, cout) = (shape.depth(), shape.output.channels);
     let block = block(shape.positions(), depth);
-    let packed = prepared.get(w.version, Form::Packed, packed_len(depth, cout), |packed| {
-        pack(Matrix::row_major(w.values, cout), depth, cout, packed);
-    });
+    let packed = packed_weights(shape, w, prepared);
     let task = |(idx, y): (usize, &mut [f32])| {
         let (first, rows) = (idx * block, y.len() / cout);
         if is_pointwise(shape) {

@@ -7,9 +7,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::conv::ConvShape;
-use super::direct::add_in_order;
-use super::prepared::{Form, PreparedWeights, Weights};
-use crate::kernels::matrix::{Matrix, Patches, multiply_packed, multiply_patches, pack, pack_here, packed_len};
+use super::direct::{add_in_order, packed_weights};
+use super::prepared::{PreparedWeights, Weights};
+use crate::kernels::matrix::{Matrix, Patches, multiply_packed, multiply_patches, pack_here, packed_len};
 use crate::kernels::scratch::{Scratch, with_scratch};
 
 /// Output positions of one task of the forward pass, about.
@@ -57,10 +57,8 @@ pub(super) fn forward<T: Send>(
     prepared: &mut PreparedWeights,
     finish: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
-    let (depth, cout, width) = (shape.depth(), shape.output.channels, shape.output.width);
-    let packed = prepared.get(w.version, Form::Packed, packed_len(depth, cout), |packed| {
-        pack(Matrix::row_major(w.values, cout), depth, cout, packed);
-    });
+    let (cout, width) = (shape.output.channels, shape.output.width);
+    let packed = packed_weights(shape, w, prepared);
     let rows_of_task = (POSITIONS / width).clamp(1, shape.output.height);
     let mut blocks = vec![];
     let mut rest = y;
