@@ -5,7 +5,7 @@ use crate::kernels::{matrix::Matrix, product::multiply, scratch::Scratch};
 use crate::model::backbone::cpu::{
     batch_norm::{self, Affine, BackwardInput, Moments},
     conv::{self, ConvShape},
-    pool,
+    pooled_norm::{self, PoolShape},
     prepared::{PreparedWeights, Weights},
 };
 use crate::model::backbone::layers::{Dims, MaxPool};
@@ -144,25 +144,35 @@ fn norms(cases: &mut Vec<KernelCase>) {
 }
 
 fn pooling(cases: &mut Vec<KernelCase>) {
-    let layer = MaxPool { kernel: 3, stride: 2, padding: 1 };
     let input = Dims { height: 32, width: 32, channels: 64 };
     let output = Dims { height: 16, width: 16, channels: 64 };
-    let (x_len, y_len) = (BATCH * input.len(), BATCH * output.len());
+    let shape = PoolShape { pool: MaxPool { kernel: 3, stride: 2, padding: 1 }, input, output };
+    let (y_len, out_len) = (BATCH * input.len(), BATCH * output.len());
     let bytes = |streams: usize| (streams * size_of::<f32>()) as u64;
-    let (x, mut y) = (numbers(x_len), vec![0.0; y_len]);
+    let affine = || Affine { scale: vec![1.1; 64], shift: vec![0.1; 64] };
+    let (y, mut out, forward) = (numbers(y_len), vec![0.0; out_len], affine());
+    let (mut places, mut values) = (vec![0; out_len], vec![0.0; out_len]);
     cases.push(KernelCase {
-        name: "max_pool/forward/64c32".to_owned(),
-        work: bytes(x_len + y_len),
+        name: "batch_norm/relu_pool/64c32".to_owned(),
+        work: bytes(y_len + 2 * out_len) + out_len as u64,
         is_bytes: true,
-        run: Box::new(move || pool::max_forward(layer, input, output, &x, &mut y)),
+        run: Box::new(move || {
+            pooled_norm::forward_train(shape, &y, &forward, true, &mut out, &mut places, &mut values);
+        }),
     });
-    let (x, dy, mut y, mut dx) = (numbers(x_len), numbers(y_len), vec![0.0; y_len], vec![0.0; x_len]);
-    pool::max_forward(layer, input, output, &x, &mut y);
+    let (mut y, mut out, mut d, affine) = (numbers(y_len), vec![0.0; out_len], numbers(out_len), affine());
+    let (mut places, mut values) = (vec![0; out_len], vec![0.0; out_len]);
+    pooled_norm::forward_train(shape, &y, &affine, true, &mut out, &mut places, &mut values);
+    let (mean, inv_std) = (vec![0.0; 64], vec![1.0; 64]);
+    let (mut d_scale, mut d_shift) = (vec![0.0; 64], vec![0.0; 64]);
     cases.push(KernelCase {
-        name: "max_pool/gradient/64c32".to_owned(),
-        work: bytes(2 * x_len + 2 * y_len),
+        name: "batch_norm/relu_pool_gradient/64c32".to_owned(),
+        work: bytes(2 * y_len + 3 * out_len) + out_len as u64,
         is_bytes: true,
-        run: Box::new(move || pool::max_backward(layer, input, output, &x, &y, &dy, &mut dx, false)),
+        run: Box::new(move || {
+            let won = BackwardInput { y: &values, output: &out, affine: &affine, mean: &mean, inv_std: &inv_std };
+            pooled_norm::backward(shape, won, &places, true, &mut d, &mut y, &mut d_scale, &mut d_shift);
+        }),
     });
 }
 

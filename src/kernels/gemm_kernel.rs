@@ -2,7 +2,8 @@
 //! held in registers. Both give the same bits: each element is one chain of fused multiply-adds over each block of
 //! the depth.
 
-use std::arch::x86_64::{__m256, __m512};
+use std::arch::x86_64::{__m256, __m512, _MM_HINT_T0, _mm_prefetch};
+const AHEAD: usize = 16;
 
 use super::vector::Vector;
 
@@ -155,6 +156,9 @@ unsafe fn tile<V: Vector, const ROWS: usize>(
             let a = a.add(segment * segments.stride);
             let b = b.add(segment * segments.depth * VECTORS * V::LANES);
             for p in 0..segments.depth {
+                let ahead = b.wrapping_add((p + AHEAD) * VECTORS * V::LANES).cast::<i8>();
+                _mm_prefetch::<_MM_HINT_T0>(ahead);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
                 let b0 = V::load(b.add(p * VECTORS * V::LANES));
                 let b1 = V::load(b.add(p * VECTORS * V::LANES + V::LANES));
                 for (i, sums) in sums.iter_mut().enumerate() {

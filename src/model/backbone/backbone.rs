@@ -125,8 +125,8 @@ impl Backbone {
             check_length("images", IMAGES_SHAPE, images.len(), n * image_size * image_size * IMAGE_CHANNELS)?;
         }
         for op in &self.program.ops {
-            if let Op::ConvBn { layer, output, .. } = op
-                && n * dims[output.0].positions() < 2
+            if let Op::ConvBn { layer, .. } = op
+                && n * Program::conv_dims(op, &dims).positions() < 2
             {
                 let layer = self.program.norms[layer.norm].name.clone();
                 return Err(BackboneError::SingleValuePerChannel { layer, n, image_size });
@@ -224,8 +224,9 @@ impl Backbone {
             minimum: self.program.minimum_image_size(),
         })?;
         let addressable =
-            |d: &Dims| n.checked_mul(d.len()).is_some_and(|len| len <= isize::MAX as usize / size_of::<f32>());
-        if dims.iter().all(addressable) { Ok(dims) } else { Err(too_large) }
+            |d: Dims| n.checked_mul(d.len()).is_some_and(|len| len <= isize::MAX as usize / size_of::<f32>());
+        let conv_dims = self.program.ops.iter().map(|op| Program::conv_dims(op, &dims));
+        if conv_dims.chain(dims.iter().copied()).all(addressable) { Ok(dims) } else { Err(too_large) }
     }
 
     fn check_batch(&self, images: &[f32], n: usize, image_size: usize) -> Result<Vec<Dims>, BackboneError> {

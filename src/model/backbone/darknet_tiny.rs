@@ -21,8 +21,7 @@ pub(super) fn build_darknet_tiny() -> Program {
 /// A 1×1 convolution, then half the resolution.
 fn pointwise(builder: &mut ProgramBuilder, name: &str, x: Slot, in_channels: usize, out_channels: usize) -> Slot {
     let conv = builder.conv_bn(&format!("{name}.conv"), &format!("{name}.bn"), in_channels, out_channels, 1, 1, 0);
-    let x = builder.apply(conv, x, Residual::None, true);
-    builder.max_pool(HALVE, x)
+    builder.apply_pooled(conv, x, HALVE)
 }
 
 fn residual_block(builder: &mut ProgramBuilder, name: &str, x: Slot, width: usize, channels: usize) -> Slot {

@@ -1,6 +1,7 @@
 //! Walks the program: forward in training and at inference, and backward.
 
-use super::layers::{Dims, conv_bn};
+use super::cpu::pooled_norm::PoolShape;
+use super::layers::{Dims, MaxPool, conv_bn};
 use super::op::{Op, Residual, Slot};
 use super::parameters::Parameters;
 use super::program::{IMAGES, Program};
@@ -33,18 +34,20 @@ pub(super) fn forward_train(
         let read = |slot: Slot| pass.slots.get(slot.0, len(slot));
         let out = &mut buffer[..len(output)];
         match op {
-            Op::ConvBn { layer, input, residual, relu, .. } => {
+            Op::ConvBn { layer, input, residual, relu, pool, .. } => {
+                let conv_dims = Program::conv_dims(op, &pass.dims);
                 let mut conv_output = pass.conv_outputs.take(idx);
                 // Taken so that parameters can be read beside it.
                 let mut running = parameters.running[layer.norm].clone();
                 let mut buffers = conv_bn::TrainBuffers {
-                    conv_output: &mut conv_output[..len(output)],
+                    conv_output: &mut conv_output[..n * conv_dims.len()],
                     output: out,
                     statistics: &mut pass.statistics[idx],
                     running: &mut running,
+                    winners: &mut pass.winners[idx],
                 };
                 let (scratch, prepared) = workspace.passing();
-                let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
+                let shape = layer.shape(n, pass.dims[input.0], conv_dims);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 conv_bn::forward_train(
                     &shape,
@@ -53,15 +56,13 @@ pub(super) fn forward_train(
                     read(*input),
                     residual.map(read),
                     *relu,
+                    pool.map(|pool| pool_shape(pool, conv_dims, pass.dims[output.0])),
                     &mut buffers,
                     prepared,
                     scratch,
                 );
                 parameters.running[layer.norm] = running;
                 pass.conv_outputs.put(idx, conv_output);
-            }
-            Op::MaxPool { layer, input, .. } => {
-                span(Work::Pool, 0.0, || layer.forward(pass.dims[input.0], pass.dims[output.0], read(*input), out));
             }
             Op::GlobalPool { layer, input, .. } => {
                 span(Work::Pool, 0.0, || layer.forward(pass.dims[input.0], read(*input), out));
@@ -71,6 +72,10 @@ pub(super) fn forward_train(
     }
     pass.n = n;
     pass.slots.get(program.output.0, n * program.feature_dim).to_vec()
+}
+
+fn pool_shape(pool: MaxPool, input: Dims, output: Dims) -> PoolShape {
+    PoolShape { pool, input, output }
 }
 
 /// Forward with running statistics; keeps nothing. Returns the features.
@@ -88,15 +93,20 @@ pub(super) fn forward_eval(
         enter_layer(program.layer_name(op));
         let output = op.output();
         let mut buffer = slots.take(output.0);
+        let conv_output = SharedSlots::conv_output(program, idx);
+        let mut before_pool = slots.take(conv_output);
         let read = |slot: Slot| if slot == IMAGES { images } else { slots.get(slot.0) };
         let out = &mut buffer[..slots.len(output.0)];
         match op {
-            Op::ConvBn { layer, input, residual, relu, .. } => {
+            Op::ConvBn { layer, input, residual, relu, pool, .. } => {
+                let conv_dims = Program::conv_dims(op, dims);
                 let (scratch, prepared) = workspace.kept(idx);
-                let shape = layer.shape(n, dims[input.0], dims[output.0]);
+                let shape = layer.shape(n, dims[input.0], conv_dims);
                 let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
                 let running = &parameters.running[layer.norm];
                 let residual = residual.map(read);
+                let before_pool = &mut before_pool[..slots.len(conv_output)];
+                let pool = pool.map(|pool| (pool_shape(pool, conv_dims, dims[output.0]), before_pool));
                 conv_bn::forward_eval(
                     &shape,
                     weight,
@@ -105,18 +115,17 @@ pub(super) fn forward_eval(
                     read(*input),
                     residual,
                     *relu,
+                    pool,
                     out,
                     prepared,
                     scratch,
                 );
             }
-            Op::MaxPool { layer, input, .. } => {
-                span(Work::Pool, 0.0, || layer.forward(dims[input.0], dims[output.0], read(*input), out));
-            }
             Op::GlobalPool { layer, input, .. } => {
                 span(Work::Pool, 0.0, || layer.forward(dims[input.0], read(*input), out));
             }
         }
+        slots.put(conv_output, before_pool);
         slots.put(output.0, buffer);
     }
     slots.get(program.output.0).to_vec()
@@ -133,8 +142,8 @@ pub(super) fn backward(
 ) {
     let n = std::mem::take(&mut pass.n);
     let accumulate = parameters.begin_gradients();
-    let pass = &*pass;
-    let read = |slot: Slot| pass.slots.get(slot.0, n * pass.dims[slot.0].len());
+    let Pass { slots, conv_outputs, winners, statistics, dims, .. } = pass;
+    let read = |slot: Slot| slots.get(slot.0, n * dims[slot.0].len());
     let mut written = vec![false; program.num_slots];
     let mut buffer = gradients.take(program.output.0);
     buffer[..grad_features.len()].copy_from_slice(grad_features);
@@ -144,48 +153,46 @@ pub(super) fn backward(
         enter_layer(program.layer_name(op));
         let output = op.output();
         let mut d_output = gradients.take(output.0);
-        let d = &mut d_output[..n * pass.dims[output.0].len()];
+        let d = &mut d_output[..n * dims[output.0].len()];
         match op {
-            Op::ConvBn { layer, input, residual, relu, .. } => {
-                let kept = conv_bn::Kept {
-                    conv_output: pass.conv_outputs.get(idx, d.len()),
-                    output: read(output),
-                    statistics: &pass.statistics[idx],
-                };
+            Op::ConvBn { layer, input, residual, relu, pool, .. } => {
+                let conv_dims = Program::conv_dims(op, dims);
+                let mut conv_output = conv_outputs.take(idx);
+                let y = &mut conv_output[..n * conv_dims.len()];
                 let (scratch, prepared) = workspace.passing();
-                let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
+                let shape = layer.shape(n, dims[input.0], conv_dims);
                 let (weight, mut grads) = parameters.weight_and_gradients(program, layer, accumulate);
-                with_residual_gradient(gradients, &mut written, *residual, |residual| {
-                    conv_bn::backward_norm(&kept, *relu, residual, d, &mut grads);
-                });
+                let d_conv = if let Some(pool) = *pool {
+                    let pool = pool_shape(pool, conv_dims, dims[output.0]);
+                    let (winners, statistics) = (&winners[idx], &statistics[idx][..]);
+                    conv_bn::backward_pooled_norm(pool, winners, read(output), statistics, *relu, d, y, &mut grads);
+                    &*y
+                } else {
+                    let kept = conv_bn::Kept { conv_output: y, output: read(output), statistics: &statistics[idx] };
+                    with_residual_gradient(gradients, &mut written, *residual, |residual| {
+                        conv_bn::backward_norm(&kept, *relu, residual, d, &mut grads);
+                    });
+                    &*d
+                };
                 with_gradient(gradients, &mut written, *input, |d_input| {
                     conv_bn::backward_conv(
                         &shape,
                         weight,
                         read(*input),
-                        d,
+                        d_conv,
                         (&mut *grads.weight, accumulate),
                         d_input,
                         prepared,
                         scratch,
                     );
                 });
-            }
-            Op::MaxPool { layer, input, .. } => {
-                let (input_dims, output_dims) = (pass.dims[input.0], pass.dims[output.0]);
-                with_gradient(gradients, &mut written, *input, |d_input| {
-                    let Some((d_input, accumulate)) = d_input else { return };
-                    let (x, y) = (read(*input), read(output));
-                    span(Work::PoolGradient, 0.0, || {
-                        layer.backward(input_dims, output_dims, x, y, d, d_input, accumulate);
-                    });
-                });
+                conv_outputs.put(idx, conv_output);
             }
             Op::GlobalPool { layer, input, .. } => {
                 with_gradient(gradients, &mut written, *input, |d_input| {
                     let Some((d_input, accumulate)) = d_input else { return };
                     let (x, y) = (read(*input), read(output));
-                    span(Work::PoolGradient, 0.0, || layer.backward(pass.dims[input.0], x, y, d, d_input, accumulate));
+                    span(Work::PoolGradient, 0.0, || layer.backward(dims[input.0], x, y, d, d_input, accumulate));
                 });
             }
         }

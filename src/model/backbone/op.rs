@@ -48,7 +48,7 @@ impl<T> Residual<T> {
 /// One step of the program. Every slot is written by exactly one operation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// Convolution without bias, batch norm, and optionally a residual and a ReLU.
+    /// Convolution without bias, batch norm, and optionally a residual, a ReLU and a max-pool.
     ConvBn {
         /// The layer.
         layer: ConvBn,
@@ -58,15 +58,8 @@ pub enum Op {
         residual: Residual<Slot>,
         /// Whether a ReLU follows.
         relu: bool,
-        /// What it writes.
-        output: Slot,
-    },
-    /// Maximum over windows.
-    MaxPool {
-        /// The layer.
-        layer: MaxPool,
-        /// What it reads.
-        input: Slot,
+        /// Whether a max-pool ends it; then nothing is added.
+        pool: Option<MaxPool>,
         /// What it writes.
         output: Slot,
     },
@@ -85,7 +78,7 @@ impl Op {
     /// The slot that it writes.
     pub fn output(&self) -> Slot {
         match self {
-            Op::ConvBn { output, .. } | Op::MaxPool { output, .. } | Op::GlobalPool { output, .. } => *output,
+            Op::ConvBn { output, .. } | Op::GlobalPool { output, .. } => *output,
         }
     }
 
@@ -93,7 +86,7 @@ impl Op {
     pub fn inputs(&self) -> impl Iterator<Item = Slot> {
         let (input, residual) = match self {
             Op::ConvBn { input, residual, .. } => (*input, residual.added()),
-            Op::MaxPool { input, .. } | Op::GlobalPool { input, .. } => (*input, None),
+            Op::GlobalPool { input, .. } => (*input, None),
         };
         std::iter::once(input).chain(residual)
     }

@@ -58,8 +58,10 @@ impl Program {
         dims[IMAGES.0] = Dims { height: image_size, width: image_size, channels: IMAGE_CHANNELS };
         for op in &self.ops {
             dims[op.output().0] = match op {
-                Op::ConvBn { layer, input, .. } => layer.output_dims(dims[input.0])?,
-                Op::MaxPool { layer, input, .. } => layer.output_dims(dims[input.0])?,
+                Op::ConvBn { layer, input, pool, .. } => {
+                    let conv = layer.output_dims(dims[input.0])?;
+                    pool.map_or(Some(conv), |pool| pool.output_dims(conv))?
+                }
                 Op::GlobalPool { input, .. } => GlobalPool::output_dims(dims[input.0]),
             };
         }
@@ -73,7 +75,6 @@ impl Program {
                 let name = &self.parameters[layer.weight].name;
                 name.strip_suffix(".weight").unwrap_or(name)
             }
-            Op::MaxPool { .. } => "maxpool",
             Op::GlobalPool { .. } => "global_pool",
         }
     }
@@ -81,10 +82,20 @@ impl Program {
     /// Multiply-adds of the convolutions for one image, forward.
     pub fn multiply_adds(&self, dims: &[Dims]) -> u64 {
         let of = |op: &Op| match op {
-            Op::ConvBn { layer, output, .. } => layer.multiply_adds(dims[output.0]),
-            Op::MaxPool { .. } | Op::GlobalPool { .. } => 0,
+            Op::ConvBn { layer, .. } => layer.multiply_adds(Self::conv_dims(op, dims)),
+            Op::GlobalPool { .. } => 0,
         };
         self.ops.iter().map(of).sum()
+    }
+
+    /// Shape of what the convolution of `op` gives, before any pool; of what `op` writes where it has none.
+    pub(super) fn conv_dims(op: &Op, dims: &[Dims]) -> Dims {
+        match op {
+            Op::ConvBn { layer, input, pool: Some(_), .. } => {
+                layer.output_dims(dims[input.0]).unwrap_or(dims[op.output().0])
+            }
+            Op::ConvBn { .. } | Op::GlobalPool { .. } => dims[op.output().0],
+        }
     }
 
     /// The smallest image that leaves at least one position everywhere.
@@ -157,13 +168,14 @@ impl ProgramBuilder {
     /// Applies a declared layer.
     pub(super) fn apply(&mut self, layer: ConvBn, input: Slot, residual: Residual<Slot>, relu: bool) -> Slot {
         let output = self.slot();
-        self.program.ops.push(Op::ConvBn { layer, input, residual, relu, output });
+        self.program.ops.push(Op::ConvBn { layer, input, residual, relu, pool: None, output });
         output
     }
 
-    pub(super) fn max_pool(&mut self, layer: MaxPool, input: Slot) -> Slot {
-        let output = self.slot();
-        self.program.ops.push(Op::MaxPool { layer, input, output });
+    /// Applies a declared layer with a ReLU and a max-pool.
+    pub(super) fn apply_pooled(&mut self, layer: ConvBn, input: Slot, pool: MaxPool) -> Slot {
+        let (output, residual) = (self.slot(), Residual::None);
+        self.program.ops.push(Op::ConvBn { layer, input, residual, relu: true, pool: Some(pool), output });
         output
     }
 

@@ -31,8 +31,7 @@ pub(super) fn build_resnet(block: Block, depths: [usize; 4], stem: Stem) -> Prog
     let mut x = match stem {
         Stem::Imagenet => {
             let conv = builder.conv_bn("conv1", "bn1", IMAGE_CHANNELS, channels, 7, 2, 3);
-            let x = builder.apply(conv, IMAGES, Residual::None, true);
-            builder.max_pool(MaxPool { kernel: 3, stride: 2, padding: 1 }, x)
+            builder.apply_pooled(conv, IMAGES, MaxPool { kernel: 3, stride: 2, padding: 1 })
         }
         Stem::Cifar => {
             let conv = builder.conv_bn("conv1", "bn1", IMAGE_CHANNELS, channels, 3, 1, 1);

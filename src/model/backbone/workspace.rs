@@ -1,6 +1,7 @@
 //! Memory of the passes: allocated once for a shape, used again at every step, never cleared.
 
 use super::cpu::conv;
+use super::cpu::pooled_norm::Winners;
 use super::cpu::prepared::PreparedWeights;
 use super::layers::Dims;
 use super::layers::conv_bn::BatchStatistics;
@@ -77,6 +78,8 @@ pub(super) struct Pass {
     pub(super) slots: Buffers,
     /// One buffer an operation: what its convolution gave.
     pub(super) conv_outputs: Buffers,
+    /// By operation, for those with a pool.
+    pub(super) winners: Vec<Winners>,
     /// By operation and view.
     pub(super) statistics: Vec<Vec<BatchStatistics>>,
 }
@@ -87,9 +90,15 @@ impl Pass {
         self.n = 0;
         self.slots.fit(dims.iter().map(|d| n * d.len()));
         self.conv_outputs.fit(program.ops.iter().map(|op| match op {
-            Op::ConvBn { output, .. } => n * dims[output.0].len(),
-            Op::MaxPool { .. } | Op::GlobalPool { .. } => 0,
+            Op::ConvBn { .. } => n * Program::conv_dims(op, &dims).len(),
+            Op::GlobalPool { .. } => 0,
         }));
+        self.winners.resize_with(program.ops.len(), Winners::default);
+        for (winners, op) in self.winners.iter_mut().zip(&program.ops) {
+            if let Op::ConvBn { pool: Some(_), output, .. } = op {
+                winners.fit(n * dims[output.0].len());
+            }
+        }
         self.statistics.resize_with(program.ops.len(), Vec::new);
         for statistics in &mut self.statistics {
             statistics.resize_with(views, BatchStatistics::default);
@@ -105,9 +114,12 @@ pub(super) fn training_values(program: &Program, dims: &[Dims], n: usize) -> usi
     let kept: usize = dims.iter().map(|d| d.len()).sum();
     let (mut conv_outputs, mut prepared) = (0, 0);
     for op in &program.ops {
-        if let Op::ConvBn { layer, input, output, .. } = op {
-            conv_outputs += dims[output.0].len();
-            prepared = prepared.max(conv::prepared_len(&layer.shape(n, dims[input.0], dims[output.0])));
+        if let Op::ConvBn { layer, input, pool, output, .. } = op {
+            let conv_dims = Program::conv_dims(op, dims);
+            conv_outputs += conv_dims.len();
+            // A value and a byte for each winner.
+            conv_outputs += pool.map_or(0, |_| dims[output.0].len() * 5 / 4);
+            prepared = prepared.max(conv::prepared_len(&layer.shape(n, dims[input.0], conv_dims)));
         }
     }
     let mut gradients = SharedSlots::default();
@@ -136,8 +148,18 @@ impl SharedSlots {
             op.inputs().for_each(|slot| lifetimes[slot.0].last = step);
         }
         lifetimes[program.output.0].last = program.ops.len();
+        for (step, op) in program.ops.iter().enumerate() {
+            let pooled = matches!(op, Op::ConvBn { pool: Some(_), .. });
+            let len = if pooled { n * Program::conv_dims(op, dims).len() } else { 0 };
+            lifetimes.push(Lifetime { first: step, last: step, len });
+        }
         self.plan(&lifetimes);
         self.buffers.fit(self.plan.buffer_len.iter().copied());
+    }
+
+    /// Where an operation finds the memory for what its convolution gives, if a pool follows; else nothing is there.
+    pub(super) fn conv_output(program: &Program, op: usize) -> usize {
+        program.num_slots + op
     }
 
     /// Gradients: alive from the last reader of the activation to the operation that wrote it.

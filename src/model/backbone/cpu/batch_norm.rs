@@ -250,6 +250,24 @@ pub(crate) fn backward(
         Some((target, accumulate)) => (target, if accumulate { ADD } else { WRITE }),
     };
 
+    let partials = first_sweeps(input, mask, pass, target, d);
+    let NormGradient { mean_d, slope } =
+        NormGradient::from_partials(&partials, d.len() / channels, input.inv_std, d_scale, d_shift);
+
+    let block = elementwise_block(channels) * channels;
+    d.par_chunks_mut(block).zip(input.y.par_chunks(block)).for_each(|(d, y)| {
+        let BackwardInput { affine, mean, .. } = input;
+        if mask == MASK_BY_Y {
+            second_sweep::<true>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
+        } else {
+            second_sweep::<false>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
+        }
+    });
+}
+
+/// The first sweep over all blocks: sums of the gradient and of its product with the standardised value, for each block.
+fn first_sweeps(input: BackwardInput<'_>, mask: u8, pass: u8, target: &mut [f32], d: &mut [f32]) -> Vec<f32> {
+    let channels = input.mean.len();
     let block = BLOCK * channels;
     let mut partials = vec![0.0_f32; d.len().div_ceil(block) * 2 * channels];
     let target = SharedMut::new(target);
@@ -274,30 +292,59 @@ pub(crate) fn backward(
             (_, _) => first_sweep::<MASK_BY_OUTPUT, ADD>(part, d, target, partial),
         }
     });
-    let mut sums = vec![0.0_f64; 2 * channels];
-    for partial in partials.chunks(2 * channels) {
-        for (sum, p) in sums.iter_mut().zip(partial) {
-            *sum += f64::from(*p);
-        }
-    }
-    let count = (d.len() / channels) as f64;
-    for c in 0..channels {
-        d_shift[c] += sums[c] as f32;
-        d_scale[c] += sums[channels + c] as f32;
-    }
-    let mean_d: Vec<f32> = sums[..channels].iter().map(|s| (s / count) as f32).collect();
-    let slope: Vec<f32> =
-        sums[channels..].iter().zip(input.inv_std).map(|(s, inv)| (s / count * f64::from(*inv)) as f32).collect();
+    partials
+}
 
-    let block = elementwise_block(channels) * channels;
-    d.par_chunks_mut(block).zip(input.y.par_chunks(block)).for_each(|(d, y)| {
-        let BackwardInput { affine, mean, .. } = input;
-        if mask == MASK_BY_Y {
-            second_sweep::<true>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
-        } else {
-            second_sweep::<false>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
+/// What every position of the gradient of a batch norm has in common.
+#[derive(Clone, Debug)]
+pub(super) struct NormGradient {
+    /// Mean of the gradient.
+    pub(super) mean_d: Vec<f32>,
+    /// How much of it follows the value.
+    pub(super) slope: Vec<f32>,
+}
+
+impl NormGradient {
+    /// From partial sums over `count` positions; adds to the gradients of scale and shift.
+    fn from_partials(
+        partials: &[f32],
+        count: usize,
+        inv_std: &[f32],
+        d_scale: &mut [f32],
+        d_shift: &mut [f32],
+    ) -> Self {
+        let channels = inv_std.len();
+        let mut sums = vec![0.0_f64; 2 * channels];
+        for partial in partials.chunks(2 * channels) {
+            for (sum, p) in sums.iter_mut().zip(partial) {
+                *sum += f64::from(*p);
+            }
         }
-    });
+        let count = count as f64;
+        for c in 0..channels {
+            d_shift[c] += sums[c] as f32;
+            d_scale[c] += sums[channels + c] as f32;
+        }
+        Self {
+            mean_d: sums[..channels].iter().map(|s| (s / count) as f32).collect(),
+            slope: sums[channels..].iter().zip(inv_std).map(|(s, inv)| (s / count * f64::from(*inv)) as f32).collect(),
+        }
+    }
+}
+
+/// The first half of [`backward`] where only some of `positions` have a gradient: `d` and `input` hold those. Adds to
+/// the gradients of scale and shift.
+pub(super) fn gradient_of_norm(
+    input: BackwardInput<'_>,
+    relu: bool,
+    d: &mut [f32],
+    positions: usize,
+    d_scale: &mut [f32],
+    d_shift: &mut [f32],
+) -> NormGradient {
+    let mask = if relu { MASK_BY_Y } else { NO_MASK };
+    let partials = first_sweeps(input, mask, PASS_NOTHING, &mut [], d);
+    NormGradient::from_partials(&partials, positions, input.inv_std, d_scale, d_shift)
 }
 
 multiversion! {

@@ -39,9 +39,8 @@ impl ConvShape {
 /// Values of the weights as the kernels of this shape want them, at the most.
 pub(crate) fn prepared_len(shape: &ConvShape) -> usize {
     let (cin, cout) = (shape.input.channels, shape.output.channels);
-    let frequencies =
-        |tiling: Option<Tiling>| tiling.map_or(shape.kernel * shape.kernel, |tiling| tiling.frequencies());
-    frequencies(Tiling::of(shape)).max(frequencies(Tiling::of_gradients(shape))) * cin * cout
+    let kernels = |tiling: Option<Tiling>| tiling.map_or(shape.kernel * shape.kernel, |tiling| tiling.num_kernels());
+    kernels(Tiling::of(shape)).max(kernels(Tiling::of_gradients(shape))) * cin * cout
 }
 
 /// `y = conv(x, w)`. While a block of positions is still in the cache, `finish` gets it and the position it begins

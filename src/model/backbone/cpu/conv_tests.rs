@@ -31,6 +31,12 @@ fn shapes() -> Vec<ConvShape> {
         shape(3, [7, 6], [150, 160], [3, 1, 1]),
         shape(2, [2, 2], [210, 220], [3, 1, 1]),
         shape(3, [40, 40], [16, 17], [3, 1, 1]),
+        // The same with stride 2: tiles of 4, 3 and 2 outputs, odd and even images.
+        shape(3, [32, 31], [17, 19], [3, 2, 1]),
+        shape(2, [12, 11], [20, 16], [3, 2, 1]),
+        shape(5, [4, 4], [32, 48], [3, 2, 1]),
+        shape(3, [8, 8], [150, 160], [3, 2, 1]),
+        shape(2, [16, 16], [130, 140], [3, 2, 1]),
     ]
 }
 
@@ -43,8 +49,9 @@ fn once(values: &[f32]) -> Weights<'_> {
 #[test]
 fn winograd_is_accurate_for_every_size() {
     let mut worst = [0.0_f64; 3];
-    for size in (1..=14).chain([17, 23, 40]) {
-        let s = shape(1 + size % 3, [size, size * 7 % 11 + 1], [16 + size % 5, 18 - size % 3], [3, 1, 1]);
+    let sizes = (1..=14).chain([17, 23, 40]);
+    for (size, stride) in sizes.flat_map(|size| [(size, 1), (size, 2)]) {
+        let s = shape(1 + size % 3, [size, size * 7 % 11 + 1], [16 + size % 5, 18 - size % 3], [3, stride, 1]);
         let w = numbers(2, s.depth() * s.output.channels);
         let (x, dy) = (numbers(1, s.n * s.input.len()), numbers(3, s.n * s.output.len()));
         let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);

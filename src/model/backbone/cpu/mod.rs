@@ -13,6 +13,9 @@ mod norm_tests;
 pub(crate) mod pool;
 #[cfg(test)]
 mod pool_tests;
+pub(crate) mod pooled_norm;
+#[cfg(test)]
+mod pooled_norm_tests;
 pub(crate) mod prepared;
 #[cfg(test)]
 mod reference;

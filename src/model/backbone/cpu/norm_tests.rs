@@ -14,7 +14,7 @@ const VARIANTS: [(Residual<()>, bool); 5] = [
 ];
 
 /// Batch norm, residual, ReLU in f64.
-fn layer(y: &[f64], gamma: &[f64], beta: &[f64], r: &[f64], residual: Residual<()>, relu: bool) -> Vec<f64> {
+pub(super) fn layer(y: &[f64], gamma: &[f64], beta: &[f64], r: &[f64], residual: Residual<()>, relu: bool) -> Vec<f64> {
     let (channels, rows) = (gamma.len(), y.len() / gamma.len());
     let column = |c: usize| y.iter().skip(c).step_by(channels);
     let mut out = vec![0.0; y.len()];
@@ -33,21 +33,21 @@ fn layer(y: &[f64], gamma: &[f64], beta: &[f64], r: &[f64], residual: Residual<(
     out
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
 
-struct Case {
-    y: Vec<f32>,
-    r: Vec<f32>,
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
-    mean: Vec<f32>,
-    inv_std: Vec<f32>,
-    affine: Affine,
+pub(super) struct Case {
+    pub(super) y: Vec<f32>,
+    pub(super) r: Vec<f32>,
+    pub(super) gamma: Vec<f32>,
+    pub(super) beta: Vec<f32>,
+    pub(super) mean: Vec<f32>,
+    pub(super) inv_std: Vec<f32>,
+    pub(super) affine: Affine,
 }
 
-fn case(rows: usize, channels: usize, offset: f32) -> Case {
+pub(super) fn case(rows: usize, channels: usize, offset: f32) -> Case {
     let y: Vec<f32> = numbers(1, rows * channels).iter().map(|v| v + offset).collect();
     let (gamma, beta) = (numbers(2, channels), numbers(3, channels));
     let moments = Moments::of(&y, channels);

@@ -1,20 +1,11 @@
-//! Pooling, one image a task. Backward finds the maximum again by comparing with the output: the first position
-//! in reading order gets the gradient, as in PyTorch.
+//! Pooling over all positions, one image a task. Backward finds the maximum again by comparing with the output: the
+//! first position in reading order gets the gradient, as in PyTorch.
 
 use crate::kernels::multiversion;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::layers::{Dims, MaxPool};
-
-/// Input rows or columns of the window at output `o`.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "must be inlined into functions that have a target feature")]
-fn window(pool: MaxPool, o: usize, len: usize) -> Range<usize> {
-    let begin = (o * pool.stride).saturating_sub(pool.padding);
-    begin..(o * pool.stride + pool.kernel).saturating_sub(pool.padding).min(len)
-}
+use super::super::layers::Dims;
 
 /// Elementwise maximum that keeps NaN.
 #[inline(always)]
@@ -36,64 +27,6 @@ fn claim(dx: &mut [f32], x: &[f32], best: &[f32], left: &mut [f32]) {
         dx[c] += if won { left[c] } else { 0.0 };
         left[c] = if won { 0.0 } else { left[c] };
     }
-}
-
-multiversion! {
-    fn max_image(pool: MaxPool, input: Dims, output: Dims, x: &[f32], y: &mut [f32]) {
-        let channels = input.channels;
-        for (at, y) in y.chunks_exact_mut(channels).enumerate() {
-            y.fill(f32::NEG_INFINITY);
-            for iy in window(pool, at / output.width, input.height) {
-                for ix in window(pool, at % output.width, input.width) {
-                    raise(y, &x[(iy * input.width + ix) * channels..][..channels]);
-                }
-            }
-        }
-    }
-}
-
-multiversion! {
-    fn max_image_backward(pool: MaxPool, input: Dims, output: Dims, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
-        let channels = input.channels;
-        let mut left = vec![0.0; channels];
-        for (at, (y, dy)) in y.chunks_exact(channels).zip(dy.chunks_exact(channels)).enumerate() {
-            left.copy_from_slice(dy);
-            for iy in window(pool, at / output.width, input.height) {
-                for ix in window(pool, at % output.width, input.width) {
-                    let begin = (iy * input.width + ix) * channels;
-                    claim(&mut dx[begin..begin + channels], &x[begin..begin + channels], y, &mut left);
-                }
-            }
-        }
-    }
-}
-
-/// `y = maxpool(x)`.
-pub(crate) fn max_forward(pool: MaxPool, input: Dims, output: Dims, x: &[f32], y: &mut [f32]) {
-    y.par_chunks_mut(output.len())
-        .zip(x.par_chunks(input.len()))
-        .for_each(|(y, x)| max_image(pool, input, output, x, y));
-}
-
-/// `dx = dL/dx`, or `dx += dL/dx`.
-#[allow(clippy::too_many_arguments, reason = "kernels take what they read and write")]
-pub(crate) fn max_backward(
-    pool: MaxPool,
-    input: Dims,
-    output: Dims,
-    x: &[f32],
-    y: &[f32],
-    dy: &[f32],
-    dx: &mut [f32],
-    accumulate: bool,
-) {
-    let images = x.par_chunks(input.len()).zip(y.par_chunks(output.len())).zip(dy.par_chunks(output.len()));
-    dx.par_chunks_mut(input.len()).zip(images).for_each(|(dx, ((x, y), dy))| {
-        if !accumulate {
-            dx.fill(0.0);
-        }
-        max_image_backward(pool, input, output, x, y, dy, dx);
-    });
 }
 
 multiversion! {

@@ -1,45 +1,12 @@
 //! Pooling against the definition.
 
-use super::super::layers::{Dims, MaxPool};
+use super::super::layers::Dims;
 use super::pool;
 use crate::kernels::reference::numbers;
 
 /// Coarse values, so that windows hold ties.
 fn coarse(seed: u64, len: usize) -> Vec<f32> {
     numbers(seed, len).iter().map(|v| (v * 3.0).round()).collect()
-}
-
-#[test]
-fn max_pool_and_its_gradient_follow_the_definition() {
-    for (kernel, stride, padding) in [(3, 2, 1), (2, 2, 0), (3, 1, 1)] {
-        for (height, width) in [(1, 1), (2, 5), (8, 8), (9, 7)] {
-            let pool = MaxPool { kernel, stride, padding };
-            let input = Dims { height, width, channels: 5 };
-            let Some(output) = pool.output_dims(input) else { continue };
-            let (x, dy) = (coarse(1, 2 * input.len()), numbers(2, 2 * output.len()));
-            let (mut y, mut dx) = (vec![0.0; dy.len()], vec![1.0; x.len()]);
-            pool::max_forward(pool, input, output, &x, &mut y);
-            pool::max_backward(pool, input, output, &x, &y, &dy, &mut dx, true);
-            let mut expected = vec![1.0_f32; x.len()];
-            for (at, (y, dy)) in y.iter().zip(&dy).enumerate() {
-                let (c, ox, oy) = (at % 5, at / 5 % output.width, at / 5 / output.width % output.height);
-                let n = at / output.len();
-                let mut best: Option<usize> = None;
-                for iy in (oy * stride).saturating_sub(padding)..(oy * stride + kernel - padding).min(height) {
-                    for ix in (ox * stride).saturating_sub(padding)..(ox * stride + kernel - padding).min(width) {
-                        let here = ((n * height + iy) * width + ix) * 5 + c;
-                        best = best.filter(|b| x[*b] >= x[here]).or(Some(here));
-                    }
-                }
-                let best = best.unwrap();
-                assert_eq!(*y, x[best]);
-                expected[best] += dy;
-            }
-            for (d, e) in dx.iter().zip(&expected) {
-                assert!((d - e).abs() < 1e-6);
-            }
-        }
-    }
 }
 
 #[test]
@@ -66,15 +33,12 @@ fn global_pools_follow_the_definition() {
 }
 
 #[test]
-fn not_a_number_wins_every_window() {
-    let (pool, input) = (MaxPool { kernel: 2, stride: 2, padding: 0 }, Dims { height: 2, width: 2, channels: 1 });
+fn not_a_number_wins() {
     for at in 0..4 {
         let mut x = vec![1.0, 2.0, 3.0, 4.0];
         x[at] = f32::NAN;
         let mut y = vec![0.0];
-        pool::max_forward(pool, input, Dims { height: 1, width: 1, channels: 1 }, &x, &mut y);
-        assert!(y[0].is_nan());
-        pool::global_max_forward(input, &x, &mut y);
+        pool::global_max_forward(Dims { height: 2, width: 2, channels: 1 }, &x, &mut y);
         assert!(y[0].is_nan());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::cpu::batch_norm::{self, Affine, BackwardInput, Moments, ResidualGradient};
 use super::super::cpu::conv::{self, ConvShape};
+use super::super::cpu::pooled_norm::{self, PoolShape, Winners};
 use super::super::cpu::prepared::{PreparedWeights, Weights};
 use super::super::op::Residual;
 use super::{Dims, window_output};
@@ -108,6 +109,8 @@ pub(crate) struct TrainBuffers<'a> {
     pub(crate) statistics: &'a mut [BatchStatistics],
     /// Running statistics, moved towards the batch.
     pub(crate) running: &'a mut RunningStatistics,
+    /// Winners of the pool's windows, if there is a pool.
+    pub(crate) winners: &'a mut Winners,
 }
 
 /// What the backward pass reads.
@@ -162,12 +165,14 @@ pub(crate) fn forward_train(
     input: &[f32],
     residual: Residual<&[f32]>,
     relu: bool,
+    pool: Option<PoolShape>,
     buffers: &mut TrainBuffers<'_>,
     prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
     let channels = shape.output.channels;
-    let view_len = buffers.output.len() / buffers.statistics.len();
+    let views = buffers.statistics.len();
+    let (view_len, out_len) = (buffers.conv_output.len() / views, buffers.output.len() / views);
     let parts = span(Work::Convolution, shape.flop(), || {
         conv::forward(shape, input, weight, buffers.conv_output, prepared, scratch, |first, y| {
             moments_by_view(first * channels, y, view_len, channels)
@@ -175,13 +180,20 @@ pub(crate) fn forward_train(
     });
     let parts: Vec<(usize, Moments)> = parts.into_iter().flatten().collect();
     span(Work::Norm, 0.0, || {
-        let views = buffers.conv_output.chunks_exact(view_len).zip(buffers.output.chunks_exact_mut(view_len));
+        let views = buffers.conv_output.chunks_exact(view_len).zip(buffers.output.chunks_exact_mut(out_len));
         for (view, ((y, out), statistics)) in views.zip(&mut *buffers.statistics).enumerate() {
             let moments = Moments::merge(parts.iter().filter(|part| part.0 == view).map(|part| &part.1), channels);
             buffers.running.track(&moments);
             *statistics = BatchStatistics::from_moments(&moments, bn);
-            let residual = residual.map(|r| &r[view * view_len..][..view_len]);
-            batch_norm::normalize(y, &statistics.affine, residual, relu, out);
+            let affine = &statistics.affine;
+            if let Some(pool) = pool {
+                let places = &mut buffers.winners.places[view * out_len..][..out_len];
+                let values = &mut buffers.winners.values[view * out_len..][..out_len];
+                pooled_norm::forward_train(pool, y, affine, relu, out, places, values);
+            } else {
+                let residual = residual.map(|r| &r[view * view_len..][..view_len]);
+                batch_norm::normalize(y, affine, residual, relu, out);
+            }
         }
     });
 }
@@ -199,7 +211,7 @@ fn moments_by_view(first: usize, y: &[f32], view_len: usize, channels: usize) ->
     parts
 }
 
-/// Forward with running statistics.
+/// Forward with running statistics. With a pool, the convolution's output goes to memory of its own.
 #[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
 pub(crate) fn forward_eval(
     shape: &ConvShape,
@@ -209,6 +221,7 @@ pub(crate) fn forward_eval(
     input: &[f32],
     residual: Residual<&[f32]>,
     relu: bool,
+    pool: Option<(PoolShape, &mut [f32])>,
     output: &mut [f32],
     prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
@@ -217,6 +230,13 @@ pub(crate) fn forward_eval(
     let inv_std: Vec<f64> = running.variance.iter().map(|v| 1.0 / (f64::from(*v) + EPSILON).sqrt()).collect();
     let affine = affine(bn, &mean, &inv_std);
     let channels = shape.output.channels;
+    if let Some((pool, conv_output)) = pool {
+        span(Work::Convolution, shape.flop(), || {
+            conv::forward(shape, input, weight, conv_output, prepared, scratch, |_, _| ());
+        });
+        span(Work::Norm, 0.0, || pooled_norm::forward(pool, conv_output, &affine, relu, output));
+        return;
+    }
     span(Work::Convolution, shape.flop(), || {
         conv::forward(shape, input, weight, output, prepared, scratch, |first, y| {
             let residual = residual.map(|r| &r[first * channels..][..y.len()]);
@@ -252,6 +272,37 @@ pub(crate) fn backward_norm(
                 (part, *accumulate)
             });
             batch_norm::backward(input, relu, part, d, gradients.scale, gradients.shift);
+        }
+    });
+}
+
+/// The same through a max-pool: `d` is the gradient of the pool's output, and `conv_output` is turned from the output of
+/// the convolution into its gradient.
+#[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
+pub(crate) fn backward_pooled_norm(
+    pool: PoolShape,
+    winners: &Winners,
+    output: &[f32],
+    statistics: &[BatchStatistics],
+    relu: bool,
+    d: &mut [f32],
+    conv_output: &mut [f32],
+    gradients: &mut ParameterGradients<'_>,
+) {
+    let (view_len, out_len) = (conv_output.len() / statistics.len(), d.len() / statistics.len());
+    if !gradients.accumulate {
+        gradients.scale.fill(0.0);
+        gradients.shift.fill(0.0);
+    }
+    span(Work::NormGradient, 0.0, || {
+        let views = d.chunks_exact_mut(out_len).zip(conv_output.chunks_exact_mut(view_len)).zip(statistics);
+        for (view, ((d, y), statistics)) in views.enumerate() {
+            let range = view * out_len..(view + 1) * out_len;
+            let BatchStatistics { mean, inv_std, affine } = statistics;
+            let (values, output) = (&winners.values[range.clone()], &output[range.clone()]);
+            let won = BackwardInput { y: values, output, affine, mean, inv_std };
+            let places = &winners.places[range];
+            pooled_norm::backward(pool, won, places, relu, d, y, gradients.scale, gradients.shift);
         }
     });
 }

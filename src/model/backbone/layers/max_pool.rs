@@ -1,9 +1,9 @@
 //! Maximum over windows.
 
-use super::super::cpu::pool;
 use super::{Dims, window_output};
 
-/// A max-pool; padding never wins.
+/// A max-pool; padding never wins, and of equal values the first in reading order gets the gradient. It follows a
+/// batch norm, and both are computed in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPool {
     /// Edge of the window.
@@ -22,25 +22,5 @@ impl MaxPool {
             width: window_output(input.width, self.kernel, self.stride, self.padding)?,
             channels: input.channels,
         })
-    }
-
-    /// Forward.
-    pub(crate) fn forward(self, input: Dims, output: Dims, x: &[f32], y: &mut [f32]) {
-        pool::max_forward(self, input, output, x, y);
-    }
-
-    /// Backward: the first maximum in reading order gets the gradient.
-    #[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
-    pub(crate) fn backward(
-        self,
-        input: Dims,
-        output: Dims,
-        x: &[f32],
-        y: &[f32],
-        dy: &[f32],
-        dx: &mut [f32],
-        accumulate: bool,
-    ) {
-        pool::max_backward(self, input, output, x, y, dy, dx, accumulate);
     }
 }

@@ -11,39 +11,36 @@ use std::arch::x86_64::{__m256, __m512};
 use crate::kernels::vector::Vector;
 use crate::kernels::{Simd, simd};
 
-/// Largest tile edge.
-pub(super) const MAX_TILE: usize = 6;
-
 const P: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const Q: f32 = std::f32::consts::SQRT_2;
 /// Products of differences of the points: what the filter transform is divided by.
 const AT_P: f32 = -1.0 / 1.5;
 const AT_Q: f32 = 1.0 / 6.0;
 
-/// A linear map of one row or column; unused entries are not looked at.
-pub(super) trait Transform {
+/// A linear map of one row or column of a tile with at most `EDGE` entries; unused ones are not looked at.
+pub(super) trait Transform<const EDGE: usize> {
     /// Values read.
     const INPUTS: usize;
     /// Values written.
     const OUTPUTS: usize;
 
     /// The map.
-    unsafe fn apply<V: Vector>(x: [V; MAX_TILE]) -> [V; MAX_TILE];
+    unsafe fn apply<V: Vector>(x: [V; EDGE]) -> [V; EDGE];
 }
 
 macro_rules! transform {
-    ($(#[$meta:meta])* $name:ident, $inputs:literal => $outputs:literal, |$($x:ident),+| $body:block) => {
+    ($(#[$meta:meta])* $name:ident<$edge:literal>, $inputs:literal => $outputs:literal, |$($x:ident),+| $body:block) => {
         $(#[$meta])*
         #[derive(Debug)]
         pub(super) struct $name;
 
-        impl Transform for $name {
+        impl Transform<$edge> for $name {
             const INPUTS: usize = $inputs;
             const OUTPUTS: usize = $outputs;
 
             #[inline(always)]
             #[allow(clippy::inline_always, reason = "must be inlined into the function that has the target feature")]
-            unsafe fn apply<V: Vector>(x: [V; MAX_TILE]) -> [V; MAX_TILE] {
+            unsafe fn apply<V: Vector>(x: [V; $edge]) -> [V; $edge] {
                 let [$($x),+, ..] = x;
                 // SAFETY: arithmetic on registers; the caller vouches for the instruction set.
                 let y = unsafe { $body };
@@ -55,9 +52,11 @@ macro_rules! transform {
     };
 }
 
+pub(super) use transform;
+
 transform! {
     /// Bᵀ of F(4): an input tile.
-    Input4, 6 => 6, |d0, d1, d2, d3, d4, d5| {
+    Input4<6>, 6 => 6, |d0, d1, d2, d3, d4, d5| {
         let c = V::splat(2.5);
         let even_p = d4.sub(d2.add(d2));
         let odd_p = d3.mul(V::splat(P)).sub(d1.mul(V::splat(Q)));
@@ -76,7 +75,7 @@ transform! {
 
 transform! {
     /// G of F(4): a filter.
-    Filter4, 3 => 6, |g0, g1, g2| {
+    Filter4<6>, 3 => 6, |g0, g1, g2| {
         let even_p = g0.add(g2.mul(V::splat(0.5))).mul(V::splat(AT_P));
         let odd_p = g1.mul(V::splat(P * AT_P));
         let even_q = g0.add(g2.add(g2)).mul(V::splat(AT_Q));
@@ -87,7 +86,7 @@ transform! {
 
 transform! {
     /// Gᵀ of F(4): the gradient of a filter.
-    FilterGradient4, 6 => 3, |m0, m1, m2, m3, m4, m5| {
+    FilterGradient4<6>, 6 => 3, |m0, m1, m2, m3, m4, m5| {
         let (even_p, odd_p) = (m1.add(m2).mul(V::splat(AT_P)), m1.sub(m2));
         let (even_q, odd_q) = (m3.add(m4).mul(V::splat(AT_Q)), m3.sub(m4));
         [
@@ -100,7 +99,7 @@ transform! {
 
 transform! {
     /// Aᵀ of F(4): an output tile.
-    Output4, 6 => 4, |m0, m1, m2, m3, m4, m5| {
+    Output4<6>, 6 => 4, |m0, m1, m2, m3, m4, m5| {
         let (even_p, odd_p) = (m1.add(m2), m1.sub(m2));
         let (even_q, odd_q) = (m3.add(m4), m3.sub(m4));
         [
@@ -114,7 +113,7 @@ transform! {
 
 transform! {
     /// A of F(4): the gradient of an output tile.
-    OutputGradient4, 4 => 6, |y0, y1, y2, y3| {
+    OutputGradient4<6>, 4 => 6, |y0, y1, y2, y3| {
         let even_p = y0.add(y2.mul(V::splat(0.5)));
         let odd_p = y1.add(y3.mul(V::splat(0.5))).mul(V::splat(P));
         let even_q = y0.add(y2.add(y2));
@@ -125,7 +124,7 @@ transform! {
 
 transform! {
     /// Bᵀ of F(3), with the points 0, 1, −1, 2: an input tile.
-    Input3, 5 => 5, |d0, d1, d2, d3, d4| {
+    Input3<5>, 5 => 5, |d0, d1, d2, d3, d4| {
         let odd = d3.sub(d1);
         let even = d0.sub(d2);
         let rest = d3.sub(d2);
@@ -141,7 +140,7 @@ transform! {
 
 transform! {
     /// G of F(3): a filter.
-    Filter3, 3 => 5, |g0, g1, g2| {
+    Filter3<5>, 3 => 5, |g0, g1, g2| {
         let even = g0.add(g2);
         let (two_g1, two_g2) = (g1.add(g1), g2.add(g2));
         [
@@ -156,7 +155,7 @@ transform! {
 
 transform! {
     /// Gᵀ of F(3): the gradient of a filter.
-    FilterGradient3, 5 => 3, |m0, m1, m2, m3, m4| {
+    FilterGradient3<5>, 5 => 3, |m0, m1, m2, m3, m4| {
         let half = m1.mul(V::splat(0.5));
         let (minus, plus) = (m2.mul(V::splat(1.0 / 6.0)), m3.mul(V::splat(1.0 / 6.0)));
         let twice = plus.add(plus);
@@ -170,7 +169,7 @@ transform! {
 
 transform! {
     /// Aᵀ of F(3): an output tile.
-    Output3, 5 => 3, |m0, m1, m2, m3, m4| {
+    Output3<5>, 5 => 3, |m0, m1, m2, m3, m4| {
         let (even, odd) = (m1.add(m2), m1.sub(m2));
         let twice = m3.add(m3);
         [m0.add(even).add(m3), odd.add(twice), even.add(twice.add(twice)).add(m4)]
@@ -179,7 +178,7 @@ transform! {
 
 transform! {
     /// A of F(3): the gradient of an output tile.
-    OutputGradient3, 3 => 5, |y0, y1, y2| {
+    OutputGradient3<5>, 3 => 5, |y0, y1, y2| {
         let even = y0.add(y2);
         let (two_y1, two_y2) = (y1.add(y1), y2.add(y2));
         [y0, even.add(y1), even.sub(y1), y0.add(two_y1).add(two_y2.add(two_y2)), y2]
@@ -188,12 +187,12 @@ transform! {
 
 transform! {
     /// Bᵀ of F(2): an input tile.
-    Input2, 4 => 4, |d0, d1, d2, d3| { [d0.sub(d2), d2.add(d1), d2.sub(d1), d3.sub(d1)] }
+    Input2<4>, 4 => 4, |d0, d1, d2, d3| { [d0.sub(d2), d2.add(d1), d2.sub(d1), d3.sub(d1)] }
 }
 
 transform! {
     /// G of F(2): a filter.
-    Filter2, 3 => 4, |g0, g1, g2| {
+    Filter2<4>, 3 => 4, |g0, g1, g2| {
         let half = V::splat(0.5);
         let (even, odd) = (g0.add(g2).mul(half), g1.mul(half));
         [g0, even.add(odd), even.sub(odd), g2]
@@ -202,7 +201,7 @@ transform! {
 
 transform! {
     /// Gᵀ of F(2): the gradient of a filter.
-    FilterGradient2, 4 => 3, |m0, m1, m2, m3| {
+    FilterGradient2<4>, 4 => 3, |m0, m1, m2, m3| {
         let half = V::splat(0.5);
         let (even, odd) = (m1.add(m2).mul(half), m1.sub(m2).mul(half));
         [m0.add(even), odd, even.add(m3)]
@@ -211,46 +210,46 @@ transform! {
 
 transform! {
     /// Aᵀ of F(2): an output tile.
-    Output2, 4 => 2, |m0, m1, m2, m3| { [m0.add(m1).add(m2), m1.sub(m2).add(m3)] }
+    Output2<4>, 4 => 2, |m0, m1, m2, m3| { [m0.add(m1).add(m2), m1.sub(m2).add(m3)] }
 }
 
 transform! {
     /// A of F(2): the gradient of an output tile.
-    OutputGradient2, 2 => 4, |y0, y1| { [y0, y0.add(y1), y0.sub(y1), y1] }
+    OutputGradient2<4>, 2 => 4, |y0, y1| { [y0, y0.add(y1), y0.sub(y1), y1] }
 }
 
 transform! {
     /// An image of two pixels between zeros needs three products: `y0 = a g1 + b g2`, `y1 = a g0 + b g1`.
-    InputPair, 2 => 3, |a, b| { [a.add(b), b, a] }
+    InputPair<3>, 2 => 3, |a, b| { [a.add(b), b, a] }
 }
 
 transform! {
     /// The filter for `InputPair`.
-    FilterPair, 3 => 3, |g0, g1, g2| { [g1, g2.sub(g1), g0.sub(g1)] }
+    FilterPair<3>, 3 => 3, |g0, g1, g2| { [g1, g2.sub(g1), g0.sub(g1)] }
 }
 
 transform! {
     /// The gradient of a filter for `InputPair`.
-    FilterGradientPair, 3 => 3, |m0, m1, m2| { [m2, m0.sub(m1).sub(m2), m1] }
+    FilterGradientPair<3>, 3 => 3, |m0, m1, m2| { [m2, m0.sub(m1).sub(m2), m1] }
 }
 
 transform! {
     /// The outputs for `InputPair`.
-    OutputPair, 3 => 2, |m0, m1, m2| { [m0.add(m1), m0.add(m2)] }
+    OutputPair<3>, 3 => 2, |m0, m1, m2| { [m0.add(m1), m0.add(m2)] }
 }
 
 transform! {
     /// The gradient of the outputs for `InputPair`.
-    OutputGradientPair, 2 => 3, |y0, y1| { [y0.add(y1), y0, y1] }
+    OutputGradientPair<3>, 2 => 3, |y0, y1| { [y0.add(y1), y0, y1] }
 }
 
 /// One tile to transform: each entry is a row of channels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tile {
+pub(super) struct Tile<const EDGE: usize> {
     /// Where the rows are read.
-    pub(super) source: [[*const f32; MAX_TILE]; MAX_TILE],
+    pub(super) source: [[*const f32; EDGE]; EDGE],
     /// Where the rows are written; null for those that lie outside.
-    pub(super) target: [[*mut f32; MAX_TILE]; MAX_TILE],
+    pub(super) target: [[*mut f32; EDGE]; EDGE],
     /// Channels of each row.
     pub(super) channels: usize,
     /// Channels that lie together in the target, and the distance from one such group to the next.
@@ -266,44 +265,44 @@ pub(super) struct Tile {
 ///
 /// `INPUTS` × `INPUTS` source rows must be readable, the `OUTPUTS` × `OUTPUTS` target rows that are not null must be
 /// writable in groups of `panel` channels and not be shared with another task.
-pub(super) unsafe fn transform_tile<T: Transform, const WHOLE: bool>(tile: &Tile) {
+pub(super) unsafe fn transform_tile<const EDGE: usize, T: Transform<EDGE>, const WHOLE: bool>(tile: &Tile<EDGE>) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-    unsafe fn wide<T: Transform, const WHOLE: bool>(tile: &Tile) {
+    unsafe fn wide<const EDGE: usize, T: Transform<EDGE>, const WHOLE: bool>(tile: &Tile<EDGE>) {
         // SAFETY: passed on.
-        unsafe { all_channels::<__m512, T, WHOLE>(tile) }
+        unsafe { all_channels::<EDGE, __m512, T, WHOLE>(tile) }
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn narrow<T: Transform, const WHOLE: bool>(tile: &Tile) {
+    unsafe fn narrow<const EDGE: usize, T: Transform<EDGE>, const WHOLE: bool>(tile: &Tile<EDGE>) {
         // SAFETY: passed on.
-        unsafe { all_channels::<__m256, T, WHOLE>(tile) }
+        unsafe { all_channels::<EDGE, __m256, T, WHOLE>(tile) }
     }
     // SAFETY: passed on; the machine has what `simd` says.
     unsafe {
         match simd() {
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512 => wide::<T, WHOLE>(tile),
+            Simd::Avx512 => wide::<EDGE, T, WHOLE>(tile),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2 => narrow::<T, WHOLE>(tile),
-            Simd::Baseline => all_channels::<f32, T, WHOLE>(tile),
+            Simd::Avx2 => narrow::<EDGE, T, WHOLE>(tile),
+            Simd::Baseline => all_channels::<EDGE, f32, T, WHOLE>(tile),
         }
     }
 }
 
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "must be inlined into the function that has the target feature")]
-unsafe fn all_channels<V: Vector, T: Transform, const WHOLE: bool>(tile: &Tile) {
+unsafe fn all_channels<const EDGE: usize, V: Vector, T: Transform<EDGE>, const WHOLE: bool>(tile: &Tile<EDGE>) {
     for (group, first) in (0..tile.channels).step_by(tile.panel).enumerate() {
         let count = tile.panel.min(tile.channels - first);
         let whole = count / V::LANES * V::LANES;
         // SAFETY: `first + c` stays below `channels`.
         unsafe {
             for c in (0..whole).step_by(V::LANES) {
-                some_channels::<V, T, WHOLE>(tile, first + c, group * tile.panel_stride + c);
+                some_channels::<EDGE, V, T, WHOLE>(tile, first + c, group * tile.panel_stride + c);
             }
             for c in whole..count {
-                some_channels::<f32, T, WHOLE>(tile, first + c, group * tile.panel_stride + c);
+                some_channels::<EDGE, f32, T, WHOLE>(tile, first + c, group * tile.panel_stride + c);
             }
         }
     }
@@ -311,13 +310,17 @@ unsafe fn all_channels<V: Vector, T: Transform, const WHOLE: bool>(tile: &Tile) 
 
 #[inline(always)]
 #[allow(clippy::inline_always, clippy::needless_range_loop, reason = "see `all_channels`; two-dimensional indices")]
-unsafe fn some_channels<V: Vector, T: Transform, const WHOLE: bool>(tile: &Tile, from: usize, to: usize) {
+unsafe fn some_channels<const EDGE: usize, V: Vector, T: Transform<EDGE>, const WHOLE: bool>(
+    tile: &Tile<EDGE>,
+    from: usize,
+    to: usize,
+) {
     // SAFETY: the caller vouches for the rows and the offsets in them.
     unsafe {
         let zero = V::splat(0.0);
-        let mut middle = [[zero; MAX_TILE]; MAX_TILE];
+        let mut middle = [[zero; EDGE]; EDGE];
         for j in 0..T::INPUTS {
-            let mut column = [zero; MAX_TILE];
+            let mut column = [zero; EDGE];
             for i in 0..T::INPUTS {
                 column[i] = V::load(tile.source[i][j].add(from));
             }
