@@ -38,8 +38,9 @@ pub(super) fn create_file(path: &Path) -> io::Result<(File, PathBuf)> {
         let temp = name_beside(path);
         fault::change()?;
         let file = File::create_new(&temp)?;
-        // Where a file system has no locks, nobody can sweep either.
-        let _ = file.try_lock();
+        // Waits for a sweeper that was quicker, whose work the next line sees. Where a file system has no locks, nobody
+        // can sweep either.
+        let _ = file.lock();
         if has_name(&file, &temp) {
             share_like_parent(&temp)?;
             return Ok((file, temp));
@@ -81,8 +82,12 @@ impl TemporaryDir {
         loop {
             let temp = name_beside(path);
             fault::change().and_then(|()| fs::create_dir(&temp)).map_err(at)?;
-            let dir = File::open(&temp).map_err(at)?;
-            let _ = dir.try_lock();
+            let dir = match File::open(&temp) {
+                // A sweeper has been here.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && parent_of(path).is_dir() => continue,
+                opened => opened.map_err(at)?,
+            };
+            let _ = dir.lock();
             if has_name(&dir, &temp) {
                 return Ok(Self { path: temp, _lock: Some(dir) });
             }
