@@ -130,15 +130,15 @@ fn norms(cases: &mut Vec<KernelCase>) {
     add("moments", 1, Box::new(move || drop(Moments::of(&y, channels))));
     let (y, mut out, forward) = (numbers(len), vec![0.0; len], affine());
     add("relu", 2, Box::new(move || batch_norm::normalize(&y, &forward, Residual::None, true, &mut out)));
-    let (y, output, mut d, backward) = (numbers(len), numbers(len), numbers(len), affine());
+    let (mut y, output, mut d, backward) = (numbers(len), numbers(len), numbers(len), affine());
     let (mean, inv_std) = (vec![0.0; channels], vec![1.0; channels]);
     let (mut d_scale, mut d_shift) = (vec![0.0; channels], vec![0.0; channels]);
     add(
         "relu_gradient",
         5,
         Box::new(move || {
-            let input = BackwardInput { y: &y, output: &output, affine: &backward, mean: &mean, inv_std: &inv_std };
-            batch_norm::backward(input, true, Residual::None, &mut d, &mut d_scale, &mut d_shift);
+            let input = BackwardInput { output: &output, affine: &backward, mean: &mean, inv_std: &inv_std };
+            batch_norm::backward(input, true, Residual::None, &mut d, &mut y, &mut d_scale, &mut d_shift);
         }),
     );
 }
@@ -170,8 +170,8 @@ fn pooling(cases: &mut Vec<KernelCase>) {
         work: bytes(2 * y_len + 3 * out_len) + out_len as u64,
         is_bytes: true,
         run: Box::new(move || {
-            let won = BackwardInput { y: &values, output: &out, affine: &affine, mean: &mean, inv_std: &inv_std };
-            pooled_norm::backward(shape, won, &places, true, &mut d, &mut y, &mut d_scale, &mut d_shift);
+            let won = BackwardInput { output: &out, affine: &affine, mean: &mean, inv_std: &inv_std };
+            pooled_norm::backward(shape, won, &values, &places, true, &mut d, &mut y, &mut d_scale, &mut d_shift);
         }),
     });
 }

@@ -158,9 +158,11 @@ impl StageKind {
     /// kind then no longer counts.
     pub fn implementation_revision(self) -> u32 {
         match self {
-            // 2: both views in one pass, other kernels; the probe records its penalty.
-            Self::Pretrain | Self::Fit => 2,
-            Self::Ingest | Self::Augment | Self::Extract | Self::Report | Self::Command => 1,
+            // 2: both views in one pass, other kernels; the probe records its penalty. 3: minimal filtering with stride 2.
+            Self::Pretrain | Self::Fit => 3,
+            // 2: minimal filtering with stride 2.
+            Self::Extract => 2,
+            Self::Ingest | Self::Augment | Self::Report | Self::Command => 1,
         }
     }
 

@@ -143,7 +143,7 @@ pub(super) fn backward(
     let n = std::mem::take(&mut pass.n);
     let accumulate = parameters.begin_gradients();
     let Pass { slots, conv_outputs, winners, statistics, dims, .. } = pass;
-    let read = |slot: Slot| slots.get(slot.0, n * dims[slot.0].len());
+    let len = |slot: Slot| n * dims[slot.0].len();
     let mut written = vec![false; program.num_slots];
     let mut buffer = gradients.take(program.output.0);
     buffer[..grad_features.len()].copy_from_slice(grad_features);
@@ -152,8 +152,9 @@ pub(super) fn backward(
     for (idx, op) in program.ops.iter().enumerate().rev() {
         enter_layer(program.layer_name(op));
         let output = op.output();
-        let mut d_output = gradients.take(output.0);
-        let d = &mut d_output[..n * dims[output.0].len()];
+        let in_activation = gradients.is_in_activation(output.0);
+        let mut d_output = if in_activation { slots.take(output.0) } else { gradients.take(output.0) };
+        let d = &mut d_output[..len(output)];
         match op {
             Op::ConvBn { layer, input, residual, relu, pool, .. } => {
                 let conv_dims = Program::conv_dims(op, dims);
@@ -162,41 +163,50 @@ pub(super) fn backward(
                 let (scratch, prepared) = workspace.passing();
                 let shape = layer.shape(n, dims[input.0], conv_dims);
                 let (weight, mut grads) = parameters.weight_and_gradients(program, layer, accumulate);
-                let d_conv = if let Some(pool) = *pool {
+                // Where the gradient has taken the output's place, nobody asks for the output.
+                let out = if in_activation { &[][..] } else { slots.get(output.0, len(output)) };
+                let kept = conv_bn::Kept { output: out, statistics: &statistics[idx] };
+                let shares = |slot: &Slot| gradients.share_memory(slot.0, output.0);
+                if let Some(pool) = *pool {
                     let pool = pool_shape(pool, conv_dims, dims[output.0]);
-                    let (winners, statistics) = (&winners[idx], &statistics[idx][..]);
-                    conv_bn::backward_pooled_norm(pool, winners, read(output), statistics, *relu, d, y, &mut grads);
-                    &*y
+                    conv_bn::backward_pooled_norm(pool, &winners[idx], &kept, *relu, d, y, &mut grads);
+                } else if let Some(slot) = residual.added().filter(shares) {
+                    // What is left in `d` is the gradient of that slot.
+                    conv_bn::backward_norm(&kept, *relu, residual.map(|_| (&mut [][..], false)), d, y, &mut grads);
+                    written[slot.0] = true;
                 } else {
-                    let kept = conv_bn::Kept { conv_output: y, output: read(output), statistics: &statistics[idx] };
                     with_residual_gradient(gradients, &mut written, *residual, |residual| {
-                        conv_bn::backward_norm(&kept, *relu, residual, d, &mut grads);
+                        conv_bn::backward_norm(&kept, *relu, residual, d, y, &mut grads);
                     });
-                    &*d
-                };
-                with_gradient(gradients, &mut written, *input, |d_input| {
-                    conv_bn::backward_conv(
-                        &shape,
-                        weight,
-                        read(*input),
-                        d_conv,
-                        (&mut *grads.weight, accumulate),
-                        d_input,
-                        prepared,
-                        scratch,
-                    );
-                });
+                }
+                if in_activation {
+                    slots.put(output.0, d_output);
+                } else {
+                    gradients.put(output.0, d_output);
+                }
+                let mut x = slots.take(input.0);
+                conv_bn::weight_gradient(&shape, &x[..len(*input)], y, grads.weight, accumulate, scratch);
+                if gradients.is_in_activation(input.0) {
+                    let target = (&mut x[..len(*input)], false);
+                    conv_bn::data_gradient(&shape, y, weight, target, prepared, scratch);
+                } else {
+                    with_gradient(gradients, &mut written, *input, |target| {
+                        let Some(target) = target else { return };
+                        conv_bn::data_gradient(&shape, y, weight, target, prepared, scratch);
+                    });
+                }
+                slots.put(input.0, x);
                 conv_outputs.put(idx, conv_output);
             }
             Op::GlobalPool { layer, input, .. } => {
                 with_gradient(gradients, &mut written, *input, |d_input| {
                     let Some((d_input, accumulate)) = d_input else { return };
-                    let (x, y) = (read(*input), read(output));
+                    let (x, y) = (slots.get(input.0, len(*input)), slots.get(output.0, len(output)));
                     span(Work::PoolGradient, 0.0, || layer.backward(dims[input.0], x, y, d, d_input, accumulate));
                 });
+                gradients.put(output.0, d_output);
             }
         }
-        gradients.put(output.0, d_output);
     }
 }
 

@@ -6,7 +6,7 @@ use super::cpu::prepared::PreparedWeights;
 use super::layers::Dims;
 use super::layers::conv_bn::BatchStatistics;
 use super::memory_plan::{Lifetime, MemoryPlan, plan_memory};
-use super::op::Op;
+use super::op::{Op, Residual, Slot};
 use super::program::{IMAGES, Program};
 use crate::kernels::scratch::Scratch;
 
@@ -134,6 +134,10 @@ pub(super) struct SharedSlots {
     buffers: Buffers,
     /// Values of each slot.
     lengths: Vec<usize>,
+    /// Gradients that are written over their activation, by slot.
+    in_activation: Vec<bool>,
+    /// The slot whose memory a slot has, on purpose and at the same time; mostly its own.
+    owners: Vec<usize>,
 }
 
 impl SharedSlots {
@@ -153,6 +157,7 @@ impl SharedSlots {
             let len = if pooled { n * Program::conv_dims(op, dims).len() } else { 0 };
             lifetimes.push(Lifetime { first: step, last: step, len });
         }
+        self.owners = (0..lifetimes.len()).collect();
         self.plan(&lifetimes);
         self.buffers.fit(self.plan.buffer_len.iter().copied());
     }
@@ -178,12 +183,52 @@ impl SharedSlots {
             op.inputs().for_each(|slot| lifetimes[slot.0].first = step);
         }
         lifetimes[program.output.0].first = 0;
+        self.in_activation = lifetimes.iter().enumerate().map(|(slot, _)| is_read_once(program, Slot(slot))).collect();
+        for (lifetime, _) in lifetimes.iter_mut().zip(&self.in_activation).filter(|(_, in_activation)| **in_activation)
+        {
+            lifetime.len = 0;
+        }
+        self.owners = (0..lifetimes.len()).collect();
+        for (idx, op) in program.ops.iter().enumerate().rev() {
+            let Op::ConvBn { residual, output, .. } = op else { continue };
+            let Some(added) = residual.added().filter(|slot| *slot != IMAGES) else { continue };
+            // Nobody gives the slot a gradient before this operation: it takes over what the output's leaves.
+            let is_first = program.ops[idx + 1..].iter().all(|later| later.inputs().all(|slot| slot != added));
+            if is_first && op.inputs().filter(|slot| *slot == added).count() == 1 {
+                self.owners[added.0] = self.owners[output.0];
+            }
+        }
         self.plan(&lifetimes);
     }
 
     fn plan(&mut self, lifetimes: &[Lifetime]) {
         self.lengths = lifetimes.iter().map(|l| l.len).collect();
-        self.plan = plan_memory(lifetimes);
+        let mut owned = lifetimes.to_vec();
+        for (slot, lifetime) in lifetimes.iter().enumerate() {
+            let owner = &mut owned[self.owners[slot]];
+            owner.first = owner.first.min(lifetime.first);
+            owner.last = owner.last.max(lifetime.last);
+            owner.len = owner.len.max(lifetime.len);
+        }
+        for (slot, owner) in self.owners.iter().enumerate() {
+            if *owner != slot {
+                owned[slot].len = 0;
+            }
+        }
+        self.plan = plan_memory(&owned);
+        for (slot, owner) in self.owners.iter().enumerate() {
+            self.plan.buffer_of[slot] = self.plan.buffer_of[*owner];
+        }
+    }
+
+    /// Whether the gradient of a slot is written over its activation.
+    pub(super) fn is_in_activation(&self, slot: usize) -> bool {
+        self.in_activation[slot]
+    }
+
+    /// Whether one slot takes over the memory of the other.
+    pub(super) fn share_memory(&self, a: usize, b: usize) -> bool {
+        self.owners[a] == self.owners[b]
     }
 
     pub(super) fn get(&self, slot: usize) -> &[f32] {
@@ -202,6 +247,18 @@ impl SharedSlots {
     pub(super) fn len(&self, slot: usize) -> usize {
         self.lengths[slot]
     }
+}
+
+/// Whether nobody needs the activation any more once its only reader, a convolution, has its weight gradient: then its
+/// own gradient can be written over it. Its writer must find its way back without it.
+fn is_read_once(program: &Program, slot: Slot) -> bool {
+    let mut readers = program.ops.iter().filter(|op| op.inputs().any(|input| input == slot));
+    let reader = readers.next().is_some_and(
+        |op| matches!(op, Op::ConvBn { input, residual, .. } if *input == slot && residual.added() != Some(slot)),
+    );
+    let writer = program.ops.iter().find(|op| op.output() == slot);
+    let writer = writer.is_some_and(|op| matches!(op, Op::ConvBn { residual: Residual::None, .. }));
+    reader && readers.next().is_none() && writer
 }
 
 fn empty_lifetimes(dims: &[Dims], n: usize) -> Vec<Lifetime> {

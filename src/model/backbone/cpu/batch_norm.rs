@@ -195,12 +195,10 @@ multiversion! {
     }
 }
 
-/// What the backward pass of one batch norm reads.
+/// What the backward pass of one batch norm reads beside the output of the convolution.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardInput<'a> {
-    /// Output of the convolution `[positions, channels]`.
-    pub(crate) y: &'a [f32],
-    /// Output of the layer.
+    /// Output of the layer; only looked at where a residual entered before the ReLU.
     pub(crate) output: &'a [f32],
     /// The forward transform.
     pub(crate) affine: &'a Affine,
@@ -227,13 +225,15 @@ const WRITE: u8 = 1;
 /// The residual's gradient is added.
 const ADD: u8 = 2;
 
-/// Turns `d` from the gradient of the layer's output into the gradient of the convolution's output, adds to the
-/// gradients of scale and shift, and passes on the residual's share.
+/// Turns `y` `[positions, channels]` from the output of the convolution into its gradient, given the gradient `d` of the
+/// layer's output, adds to the gradients of scale and shift, and passes on the residual's share. What is left in `d` is
+/// that share, too.
 pub(crate) fn backward(
     input: BackwardInput<'_>,
     relu: bool,
     residual: Residual<ResidualGradient<'_>>,
     d: &mut [f32],
+    y: &mut [f32],
     d_scale: &mut [f32],
     d_shift: &mut [f32],
 ) {
@@ -245,17 +245,17 @@ pub(crate) fn backward(
     };
     let (target, pass) = match residual.added() {
         None => (&mut [][..], PASS_NOTHING),
-        // The images want no gradient.
+        // The images want no gradient, and who shares the memory of `d` has it already.
         Some((target, _)) if target.is_empty() => (target, PASS_NOTHING),
         Some((target, accumulate)) => (target, if accumulate { ADD } else { WRITE }),
     };
 
-    let partials = first_sweeps(input, mask, pass, target, d);
+    let partials = first_sweeps(input, mask, pass, target, d, y);
     let NormGradient { mean_d, slope } =
         NormGradient::from_partials(&partials, d.len() / channels, input.inv_std, d_scale, d_shift);
 
     let block = elementwise_block(channels) * channels;
-    d.par_chunks_mut(block).zip(input.y.par_chunks(block)).for_each(|(d, y)| {
+    d.par_chunks(block).zip(y.par_chunks_mut(block)).for_each(|(d, y)| {
         let BackwardInput { affine, mean, .. } = input;
         if mask == MASK_BY_Y {
             second_sweep::<true>(d, y, &affine.scale, &affine.shift, mean, &mean_d, &slope);
@@ -266,7 +266,14 @@ pub(crate) fn backward(
 }
 
 /// The first sweep over all blocks: sums of the gradient and of its product with the standardised value, for each block.
-fn first_sweeps(input: BackwardInput<'_>, mask: u8, pass: u8, target: &mut [f32], d: &mut [f32]) -> Vec<f32> {
+fn first_sweeps(
+    input: BackwardInput<'_>,
+    mask: u8,
+    pass: u8,
+    target: &mut [f32],
+    d: &mut [f32],
+    y: &[f32],
+) -> Vec<f32> {
     let channels = input.mean.len();
     let block = BLOCK * channels;
     let mut partials = vec![0.0_f32; d.len().div_ceil(block) * 2 * channels];
@@ -279,17 +286,18 @@ fn first_sweeps(input: BackwardInput<'_>, mask: u8, pass: u8, target: &mut [f32]
             // SAFETY: the parts of different blocks do not overlap.
             unsafe { target.part(range.clone()) }
         };
-        let part = BackwardInput { y: &input.y[range.clone()], output: &input.output[range], ..input };
+        let y = &y[range.clone()];
+        let part = BackwardInput { output: input.output.get(range).unwrap_or_default(), ..input };
         match (mask, pass) {
-            (NO_MASK, PASS_NOTHING) => first_sweep::<NO_MASK, PASS_NOTHING>(part, d, target, partial),
-            (NO_MASK, WRITE) => first_sweep::<NO_MASK, WRITE>(part, d, target, partial),
-            (NO_MASK, _) => first_sweep::<NO_MASK, ADD>(part, d, target, partial),
-            (MASK_BY_Y, PASS_NOTHING) => first_sweep::<MASK_BY_Y, PASS_NOTHING>(part, d, target, partial),
-            (MASK_BY_Y, WRITE) => first_sweep::<MASK_BY_Y, WRITE>(part, d, target, partial),
-            (MASK_BY_Y, _) => first_sweep::<MASK_BY_Y, ADD>(part, d, target, partial),
-            (_, PASS_NOTHING) => first_sweep::<MASK_BY_OUTPUT, PASS_NOTHING>(part, d, target, partial),
-            (_, WRITE) => first_sweep::<MASK_BY_OUTPUT, WRITE>(part, d, target, partial),
-            (_, _) => first_sweep::<MASK_BY_OUTPUT, ADD>(part, d, target, partial),
+            (NO_MASK, PASS_NOTHING) => first_sweep::<NO_MASK, PASS_NOTHING>(part, y, d, target, partial),
+            (NO_MASK, WRITE) => first_sweep::<NO_MASK, WRITE>(part, y, d, target, partial),
+            (NO_MASK, _) => first_sweep::<NO_MASK, ADD>(part, y, d, target, partial),
+            (MASK_BY_Y, PASS_NOTHING) => first_sweep::<MASK_BY_Y, PASS_NOTHING>(part, y, d, target, partial),
+            (MASK_BY_Y, WRITE) => first_sweep::<MASK_BY_Y, WRITE>(part, y, d, target, partial),
+            (MASK_BY_Y, _) => first_sweep::<MASK_BY_Y, ADD>(part, y, d, target, partial),
+            (_, PASS_NOTHING) => first_sweep::<MASK_BY_OUTPUT, PASS_NOTHING>(part, y, d, target, partial),
+            (_, WRITE) => first_sweep::<MASK_BY_OUTPUT, WRITE>(part, y, d, target, partial),
+            (_, _) => first_sweep::<MASK_BY_OUTPUT, ADD>(part, y, d, target, partial),
         }
     });
     partials
@@ -332,18 +340,19 @@ impl NormGradient {
     }
 }
 
-/// The first half of [`backward`] where only some of `positions` have a gradient: `d` and `input` hold those. Adds to
+/// The first half of [`backward`] where only some of `positions` have a gradient: `d`, `y` and `input` hold those. Adds to
 /// the gradients of scale and shift.
 pub(super) fn gradient_of_norm(
     input: BackwardInput<'_>,
     relu: bool,
     d: &mut [f32],
+    y: &[f32],
     positions: usize,
     d_scale: &mut [f32],
     d_shift: &mut [f32],
 ) -> NormGradient {
     let mask = if relu { MASK_BY_Y } else { NO_MASK };
-    let partials = first_sweeps(input, mask, PASS_NOTHING, &mut [], d);
+    let partials = first_sweeps(input, mask, PASS_NOTHING, &mut [], d, y);
     NormGradient::from_partials(&partials, positions, input.inv_std, d_scale, d_shift)
 }
 
@@ -352,11 +361,12 @@ multiversion! {
     /// masked gradient and its product with the standardised value.
     fn first_sweep<const MASK: u8, const PASS: u8>(
         input: BackwardInput<'_>,
+        y: &[f32],
         d: &mut [f32],
         target: &mut [f32],
         partial: &mut [f32],
     ) {
-        let BackwardInput { y, output, affine, mean, inv_std } = input;
+        let BackwardInput { output, affine, mean, inv_std } = input;
         let channels = mean.len();
         let (scale, shift, mean) = (&affine.scale[..channels], &affine.shift[..channels], &mean[..channels]);
         let (sum, product) = partial.split_at_mut(channels);
@@ -365,7 +375,8 @@ multiversion! {
         product.fill(0.0);
         for (idx, d) in d.chunks_exact_mut(channels).enumerate() {
             let row = idx * channels..(idx + 1) * channels;
-            let (y, output) = (&y[row.clone()], &output[row.clone()]);
+            let y = &y[row.clone()];
+            let output = if MASK == MASK_BY_OUTPUT { &output[row.clone()] } else { y };
             for c in 0..channels {
                 let on = match MASK {
                     NO_MASK => true,
@@ -396,10 +407,10 @@ multiversion! {
 }
 
 multiversion! {
-    /// `d = scale * (dz - mean(dz) - (y - mean) * slope)`; `scale` already holds gamma over the deviation.
+    /// `y = scale * (dz - mean(dz) - (y - mean) * slope)`; `scale` already holds gamma over the deviation.
     fn second_sweep<const MASKED: bool>(
-        d: &mut [f32],
-        y: &[f32],
+        d: &[f32],
+        y: &mut [f32],
         scale: &[f32],
         shift: &[f32],
         mean: &[f32],
@@ -409,10 +420,10 @@ multiversion! {
         let channels = scale.len();
         let (shift, mean, mean_d, slope) =
             (&shift[..channels], &mean[..channels], &mean_d[..channels], &slope[..channels]);
-        for (d, y) in d.chunks_exact_mut(channels).zip(y.chunks_exact(channels)) {
+        for (d, y) in d.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
             for c in 0..channels {
                 let dz = if !MASKED || y[c] * scale[c] + shift[c] > 0.0 { d[c] } else { 0.0 };
-                d[c] = scale[c] * (dz - mean_d[c] - (y[c] - mean[c]) * slope[c]);
+                y[c] = scale[c] * (dz - mean_d[c] - (y[c] - mean[c]) * slope[c]);
             }
         }
     }

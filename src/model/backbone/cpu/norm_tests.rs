@@ -126,20 +126,21 @@ fn backward_is_the_slope_of_forward_in_every_variant() {
         let mut output = vec![0.0; k.y.len()];
         batch_norm::normalize(&k.y, &k.affine, residual.map(|()| &k.r[..]), relu, &mut output);
         let Case { y, affine, mean, inv_std, .. } = &k;
-        let input = BackwardInput { y, output: &output, affine, mean, inv_std };
+        let input = BackwardInput { output: &output, affine, mean, inv_std };
         for accumulate in [false, true] {
             let before = if accumulate { 1.0 } else { 0.0 };
-            let mut d = weights.clone();
+            let (mut d, mut dy) = (weights.clone(), y.clone());
             let mut d_r = vec![if accumulate { 1.0 } else { f32::NAN }; d.len()];
             let (mut d_gamma, mut d_beta) = (vec![2.0; channels], vec![3.0; channels]);
             let target = residual.map(|()| (&mut d_r[..], accumulate));
-            batch_norm::backward(input, relu, target, &mut d, &mut d_gamma, &mut d_beta);
+            batch_norm::backward(input, relu, target, &mut d, &mut dy, &mut d_gamma, &mut d_beta);
             let plus = |slopes: &[f64], before: f64| slopes.iter().map(|s| s + before).collect::<Vec<_>>();
-            assert!(deviation(&d, &slopes[0]) < 1e-4, "{residual:?} {relu}");
+            assert!(deviation(&dy, &slopes[0]) < 1e-4, "{residual:?} {relu}");
             assert!(deviation(&d_gamma, &plus(&slopes[1], 2.0)) < 1e-4, "{residual:?} {relu}");
             assert!(deviation(&d_beta, &plus(&slopes[2], 3.0)) < 1e-4, "{residual:?} {relu}");
             if residual.added().is_some() {
                 assert!(deviation(&d_r, &plus(&slopes[3], before)) < 1e-4, "{residual:?} {relu}");
+                assert!(deviation(&d, &slopes[3]) < 1e-4, "{residual:?} {relu}");
             }
         }
     }

@@ -160,11 +160,12 @@ fn place_in_window(pool: MaxPool, [oy, ox]: [usize; 2], [iy, ix]: [usize; 2]) ->
 }
 
 /// Turns `y` from the convolution's output into its gradient, given the gradient `d` of the pool's output, and adds to
-/// the gradients of scale and shift. `winners` holds the values of the winners, `places` their places.
+/// the gradients of scale and shift. `values` and `places` are those of the winners.
 #[allow(clippy::too_many_arguments, reason = "kernels take what they read and write")]
 pub(crate) fn backward(
     shape: PoolShape,
     winners: BackwardInput<'_>,
+    values: &[f32],
     places: &[u8],
     relu: bool,
     d: &mut [f32],
@@ -174,7 +175,8 @@ pub(crate) fn backward(
 ) {
     let BackwardInput { affine, mean, .. } = winners;
     let positions = y.len() / mean.len();
-    let NormGradient { mean_d, slope } = batch_norm::gradient_of_norm(winners, relu, d, positions, d_scale, d_shift);
+    let NormGradient { mean_d, slope } =
+        batch_norm::gradient_of_norm(winners, relu, d, values, positions, d_scale, d_shift);
     let len = shape.output.len();
     let images = d.par_chunks(len).zip(places.par_chunks(len));
     y.par_chunks_mut(shape.input.len()).zip(images).for_each(|(y, (d, places))| {

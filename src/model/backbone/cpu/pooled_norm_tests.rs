@@ -91,10 +91,11 @@ fn backward_is_the_slope_of_forward() {
             };
             let (output, found) = forward(shape, &k.y, &k.affine, relu);
             let Case { y, affine, mean, inv_std, .. } = &k;
-            let won = BackwardInput { y: &found.values, output: &output, affine, mean, inv_std };
+            let won = BackwardInput { output: &output, affine, mean, inv_std };
             let (mut d, mut dy) = (weights.clone(), y.clone());
             let (mut d_gamma, mut d_beta) = (vec![2.0; CHANNELS], vec![3.0; CHANNELS]);
-            pooled_norm::backward(shape, won, &found.places, relu, &mut d, &mut dy, &mut d_gamma, &mut d_beta);
+            let Winners { places, values } = &found;
+            pooled_norm::backward(shape, won, values, places, relu, &mut d, &mut dy, &mut d_gamma, &mut d_beta);
             let plus = |slopes: Vec<f64>, before: f64| slopes.into_iter().map(|s| s + before).collect::<Vec<_>>();
             assert!(deviation(&dy, &slopes(0)) < 1e-3, "{shape:?} {relu}");
             assert!(deviation(&d_gamma, &plus(slopes(1), 2.0)) < 1e-4, "{shape:?} {relu}");
@@ -115,8 +116,7 @@ fn the_first_of_equal_values_wins() {
             assert_eq!(output[at], y[*winner] + 10.0);
             assert_eq!(found.values[at], y[*winner]);
         }
-        // A mean of no gradient and a slope of none are left when the winners' gradients cancel: what remains is the
-        // sum of what each pixel won.
+        // With no slope what remains is what each pixel won, less the mean.
         let d = numbers(2, output.len());
         let mut sums = vec![0.0_f64; len];
         for (winner, d) in expected.iter().zip(&d) {
@@ -129,10 +129,11 @@ fn the_first_of_equal_values_wins() {
         }
         // No slope: the deviation is taken as infinite.
         let (mean, inv_std) = (vec![0.0; CHANNELS], vec![0.0; CHANNELS]);
-        let won = BackwardInput { y: &found.values, output: &output, affine: &affine, mean: &mean, inv_std: &inv_std };
+        let won = BackwardInput { output: &output, affine: &affine, mean: &mean, inv_std: &inv_std };
         let (mut dy, mut left) = (y.clone(), d.clone());
         let (mut d_scale, mut d_shift) = (vec![0.0; CHANNELS], vec![0.0; CHANNELS]);
-        pooled_norm::backward(shape, won, &found.places, true, &mut left, &mut dy, &mut d_scale, &mut d_shift);
+        let Winners { places, values } = &found;
+        pooled_norm::backward(shape, won, values, places, true, &mut left, &mut dy, &mut d_scale, &mut d_shift);
         for (at, (dy, sum)) in dy.iter().zip(&sums).enumerate() {
             assert!((f64::from(*dy) - (sum - mean_d[at % CHANNELS])).abs() < 1e-5, "{shape:?}");
         }

@@ -116,9 +116,7 @@ pub(crate) struct TrainBuffers<'a> {
 /// What the backward pass reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept<'a> {
-    /// Output of the convolution.
-    pub(crate) conv_output: &'a [f32],
-    /// Output of the layer.
+    /// Output of the layer; may be empty where no residual entered before the ReLU.
     pub(crate) output: &'a [f32],
     /// Batch statistics, one entry a view.
     pub(crate) statistics: &'a [BatchStatistics],
@@ -245,13 +243,14 @@ pub(crate) fn forward_eval(
     });
 }
 
-/// First half of the way back, through ReLU, residual and batch norm: turns `d` from the gradient of the layer's
-/// output into that of the convolution's output.
+/// First half of the way back, through ReLU, residual and batch norm: given the gradient `d` of the layer's output,
+/// turns `conv_output` from the output of the convolution into its gradient. What is left in `d` is the residual's share.
 pub(crate) fn backward_norm(
     kept: &Kept<'_>,
     relu: bool,
     residual: Residual<ResidualGradient<'_>>,
     d: &mut [f32],
+    conv_output: &mut [f32],
     gradients: &mut ParameterGradients<'_>,
 ) {
     let view_len = d.len() / kept.statistics.len();
@@ -262,16 +261,17 @@ pub(crate) fn backward_norm(
     // The residual's gradient in the same parts as `d`; the images want none.
     let mut residual = residual;
     span(Work::NormGradient, 0.0, || {
-        for (view, (d, statistics)) in d.chunks_exact_mut(view_len).zip(kept.statistics).enumerate() {
+        let views = d.chunks_exact_mut(view_len).zip(conv_output.chunks_exact_mut(view_len)).zip(kept.statistics);
+        for (view, ((d, y), statistics)) in views.enumerate() {
             let BatchStatistics { mean, inv_std, affine } = statistics;
             let range = view * view_len..(view + 1) * view_len;
-            let (y, output) = (&kept.conv_output[range.clone()], &kept.output[range.clone()]);
-            let input = BackwardInput { y, output, affine, mean, inv_std };
+            let input =
+                BackwardInput { output: kept.output.get(range.clone()).unwrap_or_default(), affine, mean, inv_std };
             let part = residual.as_mut().map(|(target, accumulate)| {
                 let part = if target.is_empty() { &mut [][..] } else { &mut target[range.clone()] };
                 (part, *accumulate)
             });
-            batch_norm::backward(input, relu, part, d, gradients.scale, gradients.shift);
+            batch_norm::backward(input, relu, part, d, y, gradients.scale, gradients.shift);
         }
     });
 }
@@ -282,48 +282,52 @@ pub(crate) fn backward_norm(
 pub(crate) fn backward_pooled_norm(
     pool: PoolShape,
     winners: &Winners,
-    output: &[f32],
-    statistics: &[BatchStatistics],
+    kept: &Kept<'_>,
     relu: bool,
     d: &mut [f32],
     conv_output: &mut [f32],
     gradients: &mut ParameterGradients<'_>,
 ) {
+    let Kept { output, statistics } = kept;
     let (view_len, out_len) = (conv_output.len() / statistics.len(), d.len() / statistics.len());
     if !gradients.accumulate {
         gradients.scale.fill(0.0);
         gradients.shift.fill(0.0);
     }
     span(Work::NormGradient, 0.0, || {
-        let views = d.chunks_exact_mut(out_len).zip(conv_output.chunks_exact_mut(view_len)).zip(statistics);
+        let views = d.chunks_exact_mut(out_len).zip(conv_output.chunks_exact_mut(view_len)).zip(*statistics);
         for (view, ((d, y), statistics)) in views.enumerate() {
             let range = view * out_len..(view + 1) * out_len;
             let BatchStatistics { mean, inv_std, affine } = statistics;
-            let (values, output) = (&winners.values[range.clone()], &output[range.clone()]);
-            let won = BackwardInput { y: values, output, affine, mean, inv_std };
-            let places = &winners.places[range];
-            pooled_norm::backward(pool, won, places, relu, d, y, gradients.scale, gradients.shift);
+            let won = BackwardInput { output: output.get(range.clone()).unwrap_or_default(), affine, mean, inv_std };
+            let (values, places) = (&winners.values[range.clone()], &winners.places[range]);
+            pooled_norm::backward(pool, won, values, places, relu, d, y, gradients.scale, gradients.shift);
         }
     });
 }
 
-/// Second half, through the convolution. Gradients are written, or added to on `true`; `d_input` is absent where nobody
-/// wants it.
-#[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
-pub(crate) fn backward_conv(
+/// Second half, through the convolution: the gradient of its weights, written, or added to.
+pub(crate) fn weight_gradient(
     shape: &ConvShape,
-    weight: Weights<'_>,
     input: &[f32],
     d: &[f32],
-    (d_weight, add): (&mut [f32], bool),
-    d_input: Option<(&mut [f32], bool)>,
+    d_weight: &mut [f32],
+    accumulate: bool,
+    scratch: &mut Scratch,
+) {
+    span(Work::WeightGradient, shape.flop(), || conv::weight_gradient(shape, input, d, d_weight, accumulate, scratch));
+}
+
+/// And that of its input, written, or added to on `true`.
+pub(crate) fn data_gradient(
+    shape: &ConvShape,
+    d: &[f32],
+    weight: Weights<'_>,
+    (d_input, accumulate): (&mut [f32], bool),
     prepared: &mut PreparedWeights,
     scratch: &mut Scratch,
 ) {
-    span(Work::WeightGradient, shape.flop(), || conv::weight_gradient(shape, input, d, d_weight, add, scratch));
-    if let Some((d_input, accumulate)) = d_input {
-        span(Work::DataGradient, shape.flop(), || {
-            conv::data_gradient(shape, d, weight, d_input, accumulate, prepared, scratch);
-        });
-    }
+    span(Work::DataGradient, shape.flop(), || {
+        conv::data_gradient(shape, d, weight, d_input, accumulate, prepared, scratch);
+    });
 }
