@@ -43,6 +43,8 @@ pub enum Work {
     Loss,
     /// The optimiser.
     Update,
+    /// Waiting for the next batch of images.
+    Waiting,
 }
 
 impl fmt::Display for Work {
@@ -59,6 +61,7 @@ impl fmt::Display for Work {
             Self::LinearGradient => "linear, gradients",
             Self::Loss => "loss",
             Self::Update => "update",
+            Self::Waiting => "waiting for images",
         })
     }
 }

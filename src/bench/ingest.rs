@@ -12,15 +12,27 @@ use crate::{
     sys,
 };
 
-/// Which images.
+/// Which images, and how they are stored.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestBench<'a> {
-    /// The folder.
-    pub images: &'a Path,
-    /// Shorter side of a stored image.
-    pub shorter_side: u32,
-    /// Timed passes over the folder.
+    /// What the stage is told.
+    pub config: &'a IngestConfig,
+    /// Where its paths start.
+    pub root: &'a Path,
+    /// Timed passes over the source.
     pub steps: u32,
+}
+
+/// How a stage stores a folder of images with this shorter side: the folder itself is the root, whatever its name.
+pub fn folder_config(shorter_side: u32) -> IngestConfig {
+    IngestConfig {
+        source: SourceConfig::ImageFolder(String::new()),
+        resize: ResizeConfig::ShorterSide(shorter_side),
+        on_error: OnError::Fail,
+        classes: vec![],
+        max_per_class: 0,
+        max_pixels: MAX_PIXELS,
+    }
 }
 
 impl IngestBench<'_> {
@@ -30,19 +42,10 @@ impl IngestBench<'_> {
     /// # Errors
     /// Where the folder holds no images or a broken one, or there is no room for temporary files.
     pub fn run(&self, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measurement, BenchError> {
-        let config = IngestConfig {
-            // The folder itself is the root, whatever its name.
-            source: SourceConfig::ImageFolder(String::new()),
-            resize: ResizeConfig::ShorterSide(self.shorter_side),
-            on_error: OnError::Fail,
-            classes: vec![],
-            max_per_class: 0,
-            max_pixels: MAX_PIXELS,
-        };
         let (mut seconds, mut num_images) = (vec![], 0);
         for step in 1..=self.steps {
             let out = tempfile::tempdir().map_err(BenchError::Temporary)?;
-            let (card, elapsed) = timed(|| ingest(&config, self.images, out.path(), None, &NoProgress));
+            let (card, elapsed) = timed(|| ingest(self.config, self.root, out.path(), None, &NoProgress));
             num_images = card?.num_images;
             seconds.push(elapsed);
             on_step(step, elapsed);

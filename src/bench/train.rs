@@ -1,4 +1,4 @@
-//! Training steps on random images that are already in memory.
+//! Training steps, on random images that are already in memory or on those of a dataset.
 
 use super::{BenchError, Measurement, machine::gemm_peak_gflops, measurement::Steps};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     seed::{seeded_rng, uniform},
     sys,
     train::{
+        pretrain::Batch,
         schedule::linear_scaled_lr,
         step::{SimSiamSgd, StepRates, take_step},
         train_config::SgdConfig,
@@ -20,8 +21,16 @@ use crate::{
 /// The network and the size of its work.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainBench {
-    /// The backbone; projector and predictor are the paper's.
+    /// The backbone.
     pub backbone: BackboneConfig,
+    /// The projector.
+    pub projector: ProjectorConfig,
+    /// The predictor.
+    pub predictor: PredictorConfig,
+    /// The update rule.
+    pub sgd: SgdConfig,
+    /// Parts that a step is computed in.
+    pub parts: u32,
     /// Width and height of a view.
     pub image_size: u32,
     /// Images in one step.
@@ -30,26 +39,62 @@ pub struct TrainBench {
     pub steps: u32,
 }
 
+/// Lends the next batch to the work of a step, if there is one.
+pub type NextBatch<'a> = dyn FnMut(&mut dyn FnMut(&Batch)) + 'a;
+
 impl TrainBench {
+    /// The paper's projector and predictor on a backbone, and the update rule of its CIFAR recipe.
+    pub fn of(backbone: BackboneConfig, image_size: u32, batch_size: u32, steps: u32) -> Self {
+        Self {
+            backbone,
+            projector: ProjectorConfig::default(),
+            predictor: PredictorConfig::default(),
+            sgd: SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 },
+            parts: 1,
+            image_size,
+            batch_size,
+            steps,
+        }
+    }
+
     /// Forward, backward and update of two views a step, by the function that pretraining calls.
     /// `on_step` hears the number of the step, from 1, and its seconds.
     ///
     /// # Errors
     /// Where the network cannot take such images.
     pub fn run(&self, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measurement, BenchError> {
-        // Momentum and weight decay of the CIFAR recipe; both are at work whatever their values.
-        let sgd_config = SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
-        let mut model = SimSiam::build(&self.backbone, &ProjectorConfig::default(), &PredictorConfig::default(), 0)?;
-        let (backbone, heads) = model.multiply_adds(self.image_size as usize)?;
-        let mut sgd = SimSiamSgd::new(sgd_config, &model);
         let (n, image_size) = (self.batch_size as usize, self.image_size as usize);
-        let (x1, x2) = (random_images(n, image_size, 0), random_images(n, image_size, 1));
-        let views = Views { x1: &x1, x2: &x2, n, image_size };
-        let lr = linear_scaled_lr(sgd_config.base_lr, self.batch_size);
+        let batch = Batch { x1: random_images(n, image_size, 0), x2: random_images(n, image_size, 1) };
+        self.run_on(&mut |work| work(&batch), on_step)
+    }
+
+    /// The same on batches that `next` lends, as an epoch of training gets them. The time until it does belongs to the
+    /// step.
+    ///
+    /// # Errors
+    /// Where the network cannot take such images.
+    pub fn run_on(
+        &self,
+        next: &mut NextBatch<'_>,
+        on_step: &mut dyn FnMut(u32, f64),
+    ) -> Result<Measurement, BenchError> {
+        let mut model = SimSiam::build(&self.backbone, &self.projector, &self.predictor, 0)?;
+        let (backbone, heads) = model.multiply_adds(self.image_size as usize)?;
+        let mut sgd = SimSiamSgd::new(self.sgd, &model);
+        let (n, image_size) = (self.batch_size as usize, self.image_size as usize);
+        let lr = linear_scaled_lr(self.sgd.base_lr, self.batch_size);
         let rates = StepRates { encoder: lr, predictor: lr };
         let mut steps = Steps::default();
         for step in 0..=self.steps {
-            let metrics = steps.take(step, on_step, || take_step(&mut model, &mut sgd, views, 1, rates))?;
+            let metrics = steps.take(step, on_step, || {
+                let mut result = None;
+                next(&mut |batch| {
+                    let views = Views { x1: &batch.x1, x2: &batch.x2, n, image_size };
+                    result = Some(take_step(&mut model, &mut sgd, views, self.parts as usize, rates));
+                });
+                result.transpose()
+            })?;
+            let Some(metrics) = metrics else { break };
             if !metrics.loss.is_finite() {
                 return Err(BenchError::NotFinite { steps: step + 1 });
             }
@@ -86,7 +131,7 @@ mod tests {
     #[test]
     fn images_that_are_too_small_are_refused() {
         let backbone = BackboneConfig::DarknetTiny(DarknetTinyConfig {});
-        let bench = TrainBench { backbone, image_size: 4, batch_size: 2, steps: 1 };
+        let bench = TrainBench::of(backbone, 4, 2, 1);
         assert!(matches!(bench.run(&mut |_, _| {}), Err(BenchError::Model(_))));
     }
 }

@@ -3,10 +3,21 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
 
-use super::{Session, table::Table};
+use super::{
+    Session,
+    bench_stage::{self, BenchStageArgs, Forecast},
+    table::Table,
+};
 use crate::{
-    bench::{Measurement, augment::AugmentBench, extract::ExtractBench, ingest::IngestBench, train::TrainBench},
+    bench::{
+        Measurement,
+        augment::AugmentBench,
+        extract::ExtractBench,
+        ingest::{IngestBench, folder_config},
+        train::TrainBench,
+    },
     error::Error,
     model::backbone::{BackboneConfig, ResnetConfig, Stem, backbone_config::DarknetTinyConfig},
     profile::{Entry, Profile},
@@ -17,9 +28,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  simsiam-pipe bench train --image-size 64 --batch-size 256\n  \
                         simsiam-pipe bench train --backbone resnet18 --stem cifar --image-size 32 --threads 8\n  \
-                        simsiam-pipe bench augment --images data/photos --image-size 128\n\n\
+                        simsiam-pipe bench augment --images data/photos --image-size 128\n  \
+                        simsiam-pipe bench stage pretrain\n\n\
                         A figure is that of the fastest step: other programs can only make a step slower. Nothing \
-                        is read from the project or written to it.")]
+                        is written to the project.")]
 pub struct BenchArgs {
     /// What to measure.
     #[command(subcommand)]
@@ -37,6 +49,8 @@ pub enum BenchCommand {
     Augment(AugmentArgs),
     /// From image files to a dataset, as an `ingest` stage makes it.
     Ingest(IngestArgs),
+    /// A stage of a pipeline with its own parameters, and how long it will take.
+    Stage(BenchStageArgs),
 }
 
 /// The network and the size of its work.
@@ -149,10 +163,16 @@ impl NetworkArgs {
 /// Where the network cannot take such images, or the files cannot be used.
 pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
     let mut on_step = |step: u32, seconds: f64| session.note(&format!("step {step}: {seconds:.3} s"));
+    let mut forecast = None;
     let (mut measurement, work) = match &args.command {
+        BenchCommand::Stage(stage) => {
+            let measured = bench_stage::measure(stage, session, &mut on_step)?;
+            forecast = measured.forecast;
+            (measured.measurement, measured.work)
+        }
         BenchCommand::Train(network) => {
             let &NetworkArgs { image_size, batch_size, steps, .. } = network;
-            let bench = TrainBench { backbone: network.backbone(), image_size, batch_size, steps };
+            let bench = TrainBench::of(network.backbone(), image_size, batch_size, steps);
             (bench.run(&mut on_step)?, format!("training {}", network.describe()))
         }
         BenchCommand::Extract(network) => {
@@ -165,23 +185,45 @@ pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
             (bench.run(&mut on_step)?, format!("files to {views} views of {image_size}×{image_size} pixels"))
         }
         BenchCommand::Ingest(IngestArgs { images, shorter_side, steps }) => {
-            let bench = IngestBench { images, shorter_side: *shorter_side, steps: *steps };
+            let bench = IngestBench { config: &folder_config(*shorter_side), root: images, steps: *steps };
             (bench.run(&mut on_step)?, format!("files to a dataset, shorter side {shorter_side} pixels"))
         }
     };
-    if !matches!(&args.command, BenchCommand::Train(network) | BenchCommand::Extract(network) if network.profile) {
+    let profile = match &args.command {
+        BenchCommand::Train(network) | BenchCommand::Extract(network) => network.profile,
+        BenchCommand::Stage(stage) => stage.profile,
+        BenchCommand::Augment(_) | BenchCommand::Ingest(_) => false,
+    };
+    if !profile {
         measurement.profile = None;
     }
     if session.json() {
-        let line = serde_json::to_string(&measurement).map_err(|source| Error::Render { source })?;
-        session.print(&format!("{line}\n"))
-    } else {
-        let is_training = matches!(args.command, BenchCommand::Train(_));
-        session.print(&render(&measurement, &work, is_training, session))
+        let line = serde_json::to_string(&Output { measurement: &measurement, forecast: forecast.as_ref() })
+            .map_err(|source| Error::Render { source })?;
+        return session.print(&format!("{line}\n"));
     }
+    let rate = measurement.images_per_second;
+    let hundred_thousand = text::duration(1e5 / rate);
+    let so = match (&forecast, &args.command) {
+        (Some(forecast), _) => forecast.to_string(),
+        (None, BenchCommand::Train(_)) => {
+            format!("100,000 images take {hundred_thousand} an epoch, the loading of images not counted")
+        }
+        (None, _) => format!("100,000 images take {hundred_thousand}"),
+    };
+    session.print(&render(&measurement, &work, so, session))
 }
 
-fn render(measurement: &Measurement, work: &str, is_training: bool, session: &Session) -> String {
+/// The line of `--json`.
+#[derive(Serialize)]
+struct Output<'a> {
+    #[serde(flatten)]
+    measurement: &'a Measurement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<&'a Forecast>,
+}
+
+fn render(measurement: &Measurement, work: &str, so: String, session: &Session) -> String {
     let paint = session.paint();
     let Measurement { images_per_second: rate, peak_rss_mib, threads, step_seconds, images_per_step, .. } = measurement;
     let mut rows = vec![
@@ -212,15 +254,7 @@ fn render(measurement: &Measurement, work: &str, is_training: bool, session: &Se
             ),
         ));
     }
-    let hundred_thousand = text::duration(1e5 / rate);
-    rows.push((
-        "so",
-        if is_training {
-            format!("100,000 images take {hundred_thousand} an epoch, the loading of images not counted")
-        } else {
-            format!("100,000 images take {hundred_thousand}")
-        },
-    ));
+    rows.push(("so", so));
     let mut out = String::new();
     for (name, value) in rows {
         let _ = writeln!(out, "{}  {value}", paint.dim(&format!("{name:<8}")));

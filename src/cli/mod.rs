@@ -3,6 +3,7 @@
 pub mod args;
 pub mod audit;
 pub mod bench;
+pub mod bench_stage;
 pub mod cache;
 pub mod completions;
 pub mod doctor;

@@ -93,3 +93,37 @@ fn throughput_is_measured_anywhere_and_leaves_nothing() {
     project.call(&["bench", "augment", "--images", "nowhere"]).code(4).says("folder `nowhere` does not exist");
     project.call(&["bench", "extract", "--image-size", "16", "--backbone", "resnet99"]).code(2);
 }
+
+#[test]
+fn a_stage_is_measured_with_its_own_parameters() {
+    let project = Project::new().write("pipelines/tiny.yaml", TINY);
+    let figures = |stage: &str| -> Value {
+        let called = project.call(&["bench", "stage", stage, "--steps", "2", "--threads", "1", "--json"]).ok();
+        // Warnings come before.
+        serde_json::from_str(called.stdout.lines().last().unwrap()).unwrap()
+    };
+    let found = figures("pretrain");
+    assert_eq!(found["images_per_step"], 8);
+    // Nothing has run: how many images there will be is not known.
+    assert_eq!(found["forecast"]["seconds"], Value::Null);
+    assert_eq!(found["forecast"]["real_images"], false);
+    assert_eq!(figures("train")["forecast"]["images"], 28);
+    assert!(!project.path("runs").exists());
+
+    project.call(&["run", "--stage", "embeddings", "-q"]).ok();
+    let cached = project.call(&["cache", "ls"]).ok().stdout;
+    let found = figures("pretrain");
+    assert_eq!(found["forecast"]["images"], 28);
+    assert_eq!(found["forecast"]["real_images"], true);
+    // One epoch of three batches of 8.
+    let seconds = found["forecast"]["seconds"].as_f64().unwrap();
+    let steps: Vec<f64> = found["step_seconds"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    assert!(steps.iter().any(|step| (seconds - 3.0 * step).abs() < 1e-9), "{found}");
+    // 28 and 14 images, with the trained and with the untrained backbone.
+    let found = figures("embeddings");
+    assert_eq!((&found["forecast"]["images"], &found["forecast"]["passes"]), (&42.into(), &2.into()));
+    assert_eq!(project.call(&["cache", "ls"]).ok().stdout, cached);
+
+    project.call(&["bench", "stage", "probe"]).code(2).says("a stage of kind `fit` has no throughput to measure");
+    project.call(&["bench", "stage", "prtrain"]).code(2).says("its stages are `train`, `test`");
+}
