@@ -271,31 +271,49 @@ unsafe fn portable(
     c_stride: usize,
     accumulate: bool,
 ) {
+    /// Short enough for `gemm` not to cut it once more, where it cuts depending on m.
+    const DEPTH: usize = 128;
     a.check(m, k);
     b.check(k, n);
-    // SAFETY: `a` and `b` were checked, the caller vouches for `c`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c,
-            1,
-            c_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    if m == 1 {
+        // `gemm` would sum in another order than for two rows.
+        let row: Vec<f32> = (0..2 * k).map(|at| a.data[at % k * a.column_stride]).collect();
+        let mut rows = vec![0.0; 2 * n];
+        // SAFETY: `rows` is ours, the caller vouches for the row at `c`.
+        unsafe {
+            if accumulate {
+                std::ptr::copy_nonoverlapping(c, rows.as_mut_ptr(), n);
+            }
+            portable([2, n, k], Matrix::row_major(&row, k), b, rows.as_mut_ptr(), n, accumulate);
+            std::ptr::copy_nonoverlapping(rows.as_ptr(), c, n);
+        }
+        return;
+    }
+    for first in (0..k).step_by(DEPTH) {
+        // SAFETY: `a` and `b` were checked, the caller vouches for `c`.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                DEPTH.min(k - first),
+                c,
+                1,
+                c_stride as isize,
+                accumulate || first > 0,
+                a.data[first * a.column_stride..].as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.data[first * b.row_stride..].as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 }
 

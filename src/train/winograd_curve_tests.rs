@@ -19,10 +19,16 @@ const BATCH: usize = 16;
 
 /// Losses of `steps` steps: views are crops of waves, shifted and noisy.
 fn losses(steps: u64, direct: bool) -> Vec<f64> {
+    losses_from(1.0, steps, direct)
+}
+
+/// The same from initial weights times `scale`.
+fn losses_from(scale: f32, steps: u64, direct: bool) -> Vec<f64> {
     DIRECT.set(direct);
     let backbone = BackboneConfig::Resnet18(ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false });
     let projector = ProjectorConfig { hidden_dim: 256, output_dim: 256, ..ProjectorConfig::default() };
     let mut model = SimSiam::build(&backbone, &projector, &PredictorConfig { hidden_dim: 64 }, 0).unwrap();
+    model.backbone.values_and_gradients_mut().0.iter_mut().for_each(|value| *value *= scale);
     let mut sgd = SimSiamSgd::new(SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 }, &model);
     let view = |step: u64, view: u64| -> Vec<f32> {
         let mut pixels = vec![];
@@ -66,20 +72,28 @@ fn the_first_steps_agree() {
     assert!(largest_difference(&fast, &direct) < 2e-3, "{fast:?} {direct:?}");
 }
 
-/// Rounding grows from step to step in any training, so single losses drift apart; their means must not.
+/// Rounding grows from step to step in any training, so curves drift apart: those of Winograd and direct convolutions no
+/// further than two of direct ones whose initial weights differ in the last bit.
 #[test]
 #[ignore = "minutes: cargo test --lib two_hundred -- --ignored --nocapture"]
 fn two_hundred_steps_stay_together() {
     let (fast, direct) = (losses(200, false), losses(200, true));
-    for end in [10, 50, 100, 200] {
+    let nudged = losses_from(1.0 + f32::EPSILON, 200, true);
+    for end in [10, 50, 100, 150, 200] {
         let mean = |losses: &[f64]| losses[end - 10..end].iter().sum::<f64>() / 10.0;
         println!(
-            "steps {} to {end}: mean loss {:.4} and {:.4} direct; largest difference of a step so far {:.4}",
+            "steps {} to {end}: mean loss {:.4}, {:.4} direct, {:.4} direct from other last bits; largest differences \
+             from direct so far {:.4} and {:.4}",
             end - 9,
             mean(&fast),
             mean(&direct),
-            largest_difference(&fast[..end], &direct[..end])
+            mean(&nudged),
+            largest_difference(&fast[..end], &direct[..end]),
+            largest_difference(&nudged[..end], &direct[..end])
         );
-        assert!((mean(&fast) - mean(&direct)).abs() < 0.05);
     }
+    let drift = |losses: &[f64]| losses.iter().zip(&direct).map(|(a, b)| (a - b).abs()).sum::<f64>() / 200.0;
+    println!("mean difference from direct: {:.4} and {:.4}", drift(&fast), drift(&nudged));
+    assert!(drift(&fast) < 2.0 * drift(&nudged) + 0.01);
+    assert!((fast[190..].iter().sum::<f64>() - direct[190..].iter().sum::<f64>()).abs() / 10.0 < 0.1);
 }
