@@ -6,13 +6,7 @@ use rayon::prelude::*;
 
 use super::{BenchError, Measurement, machine::timed};
 use crate::{
-    augment::{
-        AugmentConfig, Policy, Scratch, ViewKey,
-        augment_config::{
-            ColorJitterConfig, EvaluationViewConfig, GaussianBlurConfig, Interpolation, NormalizeConfig, OpConfig,
-            PreviewConfig, ProbabilityConfig, RandomResizedCropConfig,
-        },
-    },
+    augment::{AugmentConfig, Policy, Scratch, ViewKey, preset::Preset},
     data::{NoProgress, image_folder::ImageFolder, image_source::ImageSource as _},
     sys,
 };
@@ -78,31 +72,9 @@ impl AugmentBench<'_> {
     }
 }
 
-/// The paper's augmentation (section 4.1, "MoCo v2"), with blur up to a deviation of 2.
+/// The paper's augmentation.
 fn paper_policy(image_size: u32) -> AugmentConfig {
-    AugmentConfig {
-        image_size,
-        ops: vec![
-            OpConfig::RandomResizedCrop(RandomResizedCropConfig {
-                scale: [0.2, 1.0],
-                ratio: [0.75, 4.0 / 3.0],
-                interpolation: Interpolation::Bilinear,
-            }),
-            OpConfig::ColorJitter(ColorJitterConfig {
-                p: 0.8,
-                brightness: 0.4,
-                contrast: 0.4,
-                saturation: 0.4,
-                hue: 0.1,
-            }),
-            OpConfig::Grayscale(ProbabilityConfig { p: 0.2 }),
-            OpConfig::GaussianBlur(GaussianBlurConfig { p: 0.5, sigma: [0.1, 2.0] }),
-            OpConfig::HorizontalFlip(ProbabilityConfig { p: 0.5 }),
-        ],
-        normalize: NormalizeConfig::Imagenet,
-        evaluation: EvaluationViewConfig::default(),
-        preview: PreviewConfig::default(),
-    }
+    AugmentConfig { image_size, ..Preset::SimsiamImagenet.config() }
 }
 
 #[cfg(test)]

@@ -44,12 +44,12 @@ impl TrainBench {
         let mut sgd = SimSiamSgd::new(sgd_config, &model);
         let (n, image_size) = (self.batch_size as usize, self.image_size as usize);
         let (x1, x2) = (random_images(n, image_size, 0), random_images(n, image_size, 1));
-        let views = Views { x1: &x1, x2: &x2, n, image_size };
+        let views = Views { x: vec![&x1, &x2], n, image_size };
         let lr = linear_scaled_lr(sgd_config.base_lr, self.batch_size);
         let rates = StepRates { encoder: lr, predictor: lr };
         let mut steps = Steps::default();
         for step in 0..=self.steps {
-            let metrics = steps.take(step, on_step, || take_step(&mut model, &mut sgd, views, 1, rates))?;
+            let metrics = steps.take(step, on_step, || take_step(&mut model, &mut sgd, &views, 1, rates))?;
             if !metrics.loss.is_finite() {
                 return Err(BenchError::NotFinite { steps: step + 1 });
             }

@@ -54,7 +54,12 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
         return Err(StageError::from(error));
     }
     let loader = BatchLoader::new(Arc::clone(&dataset), Arc::clone(&policy), ctx.seed, config.batch_size as usize)?;
-    let source = LoaderSource { loader, num_images: dataset.len(), image_size: policy.image_size() };
+    let source = LoaderSource {
+        loader,
+        num_images: dataset.len(),
+        image_size: policy.image_size(),
+        num_views: policy.num_views(),
+    };
     let mut host = Host::new(config, ctx, monitor)?;
     let pretrained = pretrain(config, ctx.seed, &source, &mut host)?;
     save(config, ctx, &policy, &pretrained)
@@ -141,6 +146,7 @@ struct LoaderSource {
     loader: BatchLoader,
     num_images: usize,
     image_size: usize,
+    num_views: usize,
 }
 
 impl BatchSource for LoaderSource {
@@ -152,9 +158,13 @@ impl BatchSource for LoaderSource {
         self.image_size
     }
 
+    fn num_views(&self) -> usize {
+        self.num_views
+    }
+
     fn epoch(&self, epoch: u32, first_batch: u64) -> Box<dyn Iterator<Item = Batch> + '_> {
         let batches = self.loader.epoch_from(epoch, first_batch as usize);
-        Box::new(batches.map(|batch| Batch { x1: batch.x1, x2: batch.x2 }))
+        Box::new(batches.map(|batch| Batch { x: batch.x }))
     }
 }
 
