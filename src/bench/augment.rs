@@ -7,12 +7,10 @@ use rayon::prelude::*;
 use super::{BenchError, Measurement, machine::timed};
 use crate::{
     augment::{AugmentConfig, Policy, Scratch, ViewKey, preset::Preset},
-    data::{NoProgress, image_folder::ImageFolder, image_source::ImageSource as _},
+    data::{NoProgress, decode::DecodeOptions, image_folder::ImageFolder, image_source::ImageSource as _},
     sys,
 };
 
-/// As `ingest` refuses them by default.
-pub(super) const MAX_PIXELS: u64 = 50_000_000;
 /// Images whose views are in memory at once.
 const BATCH: usize = 64;
 
@@ -49,7 +47,7 @@ impl AugmentBench<'_> {
                     Scratch::default,
                     |scratch, (views, &idx)| {
                         let image = source
-                            .decode(idx, MAX_PIXELS)
+                            .decode(idx, &DecodeOptions::default())
                             .map_err(|reason| BenchError::Image { file: source.items()[idx].name.clone(), reason })?;
                         for (view, out) in (0..).zip(views.chunks_exact_mut(stride)) {
                             let key = ViewKey { seed: 0, epoch, image_idx: idx as u64, view };

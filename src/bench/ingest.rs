@@ -2,13 +2,9 @@
 
 use std::path::Path;
 
-use super::{BenchError, Measurement, augment::MAX_PIXELS, machine::timed};
+use super::{BenchError, Measurement, machine::timed};
 use crate::{
-    data::{
-        IngestConfig, NoProgress, SourceConfig,
-        ingest::ingest,
-        ingest_config::{OnError, ResizeConfig},
-    },
+    data::{IngestConfig, NoProgress, SourceConfig, ingest::ingest, ingest_config::ResizeConfig},
     sys,
 };
 
@@ -31,13 +27,9 @@ impl IngestBench<'_> {
     /// Where the folder holds no images or a broken one, or there is no room for temporary files.
     pub fn run(&self, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measurement, BenchError> {
         let config = IngestConfig {
-            // The folder itself is the root, whatever its name.
-            source: SourceConfig::ImageFolder(String::new()),
             resize: ResizeConfig::ShorterSide(self.shorter_side),
-            on_error: OnError::Fail,
-            classes: vec![],
-            max_per_class: 0,
-            max_pixels: MAX_PIXELS,
+            // The folder itself is the root, whatever its name.
+            ..IngestConfig::all_of(SourceConfig::ImageFolder(String::new()))
         };
         let (mut seconds, mut num_images) = (vec![], 0);
         for step in 1..=self.steps {

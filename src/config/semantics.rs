@@ -13,7 +13,11 @@ use crate::{
         policy::{KERNEL_SIZE_HELP, VIEW_OPS_HELP, view_ops_problem},
         view_size::{WRONG_SIZE_HELP, check_view_size},
     },
-    data::{IngestConfig, ingest_config::SourceConfig},
+    data::{
+        IngestConfig,
+        source_config::PathKind,
+        subset::{FractionConfig, SubsetConfig},
+    },
     eval::{ExtractConfig, FitConfig},
     stage::{CommandConfig, StageConfig},
     train::{
@@ -117,16 +121,17 @@ impl Check<'_, '_> {
     }
 
     fn ingest(&mut self, config: &IngestConfig) {
-        let (path, key) = match &config.source {
-            SourceConfig::ImageFolder(path) => (path, "source.image_folder"),
-            SourceConfig::Cifar10(cifar) => (&cifar.path, "source.cifar10.path"),
-            SourceConfig::SyntheticScenes(_) => {
-                self.duplicates("classes", &config.classes);
-                return;
-            }
-        };
-        if path.trim().is_empty() {
-            self.error(key, format!("`{key}` is empty"), "no path", "name a folder, relative to the project root");
+        for place in config.paths().into_iter().filter(|place| place.path.trim().is_empty()) {
+            let what = if place.kind == PathKind::Folder { "a folder" } else { "a file" };
+            let help = format!("name {what}, relative to the project root");
+            self.error(place.key, format!("`{}` is empty", place.key), "no path", &help);
+        }
+        if let SubsetConfig::Fraction(FractionConfig { test_fraction, .. }) = config.subset
+            && (test_fraction <= 0.0 || test_fraction >= 1.0)
+        {
+            let path = "subset.fraction.test_fraction";
+            let message = format!("`{path}` must lie between 0 and 1, but is {test_fraction}");
+            self.error(path, message, "leaves one part empty", "0.2 is usual");
         }
         self.duplicates("classes", &config.classes);
     }
