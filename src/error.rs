@@ -90,6 +90,17 @@ pub enum Error {
         /// What is wrong.
         source: EvalError,
     },
+    /// A policy cannot be used.
+    #[error(transparent)]
+    Augment(#[from] AugmentError),
+    /// An image cannot be used.
+    #[error("`{}` cannot be used: {reason}", path.display())]
+    Image {
+        /// Which one.
+        path: PathBuf,
+        /// In words.
+        reason: String,
+    },
     /// `predict` went on without some images; each was named.
     #[error("{failed} of {total} images could not be used")]
     ImagesFailed {
@@ -114,15 +125,21 @@ impl Error {
         match self {
             Self::BrokenPipe => 0,
             Self::Runner(error) => runner_code(error),
-            Self::Usage { .. } => 2,
+            Self::Usage { .. } | Self::Augment(AugmentError::Config { .. } | AugmentError::TooLarge { .. }) => 2,
             Self::Bench(error) => bench_code(error),
             Self::Config(_) | Self::Graph(_) => 3,
             Self::Lockfile(error) => lockfile_code(error),
             Self::Cache(error) => cache_code(error),
             Self::CacheDamaged { .. } => 5,
             Self::AuditDiffers { .. } => 7,
-            Self::Classifier { source: EvalError::Io { .. }, .. } | Self::Fs(_) | Self::Render { .. } => 6,
-            Self::Classifier { .. } | Self::ImagesFailed { .. } => 4,
+            Self::Classifier { source: EvalError::Io { .. }, .. }
+            | Self::Augment(AugmentError::Io { .. })
+            | Self::Fs(_)
+            | Self::Render { .. } => 6,
+            Self::Classifier { .. }
+            | Self::Augment(AugmentError::Format { .. })
+            | Self::Image { .. }
+            | Self::ImagesFailed { .. } => 4,
         }
     }
 
@@ -134,6 +151,8 @@ impl Error {
             Self::Fs(error) => error.help().map(str::to_owned),
             Self::Lockfile(error) => error.help().map(str::to_owned),
             Self::Usage { help, .. } => help.clone(),
+            Self::Augment(error) => error.help().map(str::to_owned),
+            Self::Image { .. } => Some("JPEG, PNG, BMP, GIF, TIFF and WebP files are images".into()),
             Self::Bench(error) => error.help(),
             Self::Classifier { .. } => Some("`simsiam-pipe run` makes the artifact of a `fit` stage again".into()),
             Self::CacheDamaged { .. } => {
@@ -195,7 +214,7 @@ fn lockfile_code(error: &LockfileError) -> u8 {
 fn bench_code(error: &BenchError) -> u8 {
     match error {
         BenchError::Model(_)
-        | BenchError::Augment(AugmentError::Config { .. })
+        | BenchError::Augment(AugmentError::Config { .. } | AugmentError::TooLarge { .. })
         | BenchError::Data(DataError::Config { .. })
         | BenchError::NotFinite { .. } => 2,
         BenchError::Data(DataError::Source { .. } | DataError::Artifact { .. }) | BenchError::Image { .. } => 4,

@@ -56,6 +56,7 @@ def inputs():
 
 def torchvision_goldens():
     import PIL
+    import torch
     import torchvision
     from PIL import Image, ImageFilter
     from torchvision.transforms import InterpolationMode
@@ -91,6 +92,32 @@ def torchvision_goldens():
     for left, top in ((0, 0), (3, 7), (8, 8)):
         padded = F.pad(images["colors"], 4)
         case("colors", "window", F.crop(padded, top, left, 48, 48), left=left - 4, top=top - 4, size=48)
+    padding = {"constant": {"fill": (200, 30, 7)}, "edge": {}, "reflect": {}, "symmetric": {}}
+    for mode, options in padding.items():
+        for image, pad, size in (("wide", 9, 40), ("tiny", 3, 10)):
+            padded = F.pad(images[image], pad, padding_mode=mode, **options)
+            for left, top in ((0, 0), (padded.width - size, padded.height - size)):
+                result = F.crop(padded, top, left, size, size)
+                case(image, "window", result, left=left - pad, top=top - pad, size=size, padding_mode=mode, **options)
+    for image in ("wide", "tall", "tiny"):
+        for size in (4, 17, 32, 80):
+            case(image, "central", F.center_crop(images[image], [size, size]), size=size)
+    for image, shorter in (("wide", 20), ("wide", 90), ("tall", 24)):
+        for mode in ("bilinear", "bicubic"):
+            result = F.resize(images[image], shorter, InterpolationMode(mode))
+            case(image, "resize", result, width=result.width, height=result.height, interpolation=mode)
+    for threshold in (0, 100, 128, 255, 256):
+        case("colors", "solarize", F.solarize(images["colors"], threshold), threshold=threshold)
+    for image, sizes in {"wide": (3, 9, 23), "tall": (5,)}.items():
+        for kernel_size in sizes:
+            for sigma in (0.1, 0.8, 2.0):
+                result = F.gaussian_blur(images[image], [kernel_size, kernel_size], [sigma, sigma])
+                case(image, "kernel_blur", result, kernel_size=kernel_size, sigma=sigma)
+    for left, top, width, height in ((0, 0, 61, 47), (7, 30, 20, 3), (60, 46, 1, 1)):
+        tensor = torch.from_numpy(inputs()["wide"].transpose(2, 0, 1).copy())
+        value = torch.tensor([9, 200, 31], dtype=torch.uint8)[:, None, None]
+        erased = F.erase(tensor, top, left, height, width, value).numpy().transpose(1, 2, 0)
+        case("wide", "erase", erased, box=[left, top, width, height], fill=[9, 200, 31])
     for image in ("wide", "colors"):
         for factor in (0.0, 0.37, 1.0, 1.4, 1.8):
             case(image, "brightness", F.adjust_brightness(images[image], factor), factor=factor)
@@ -107,6 +134,60 @@ def torchvision_goldens():
     write_safetensors(OUT / "torchvision.safetensors", tensors)
     versions = {"pillow": PIL.__version__, "torchvision": torchvision.__version__}
     (OUT / "torchvision.json").write_text(json.dumps({"versions": versions, "cases": cases}, indent=1) + "\n")
+
+
+def torchvision_distributions():
+    """The distribution functions of the random parameters, each at 200 places, from many draws of torchvision's own."""
+    import torch
+    import torchvision
+    from PIL import Image
+    from torchvision import transforms as T
+
+    torch.manual_seed(0)
+    draws = 200_000
+    tables = {}
+
+    def table(name, values):
+        values = np.sort(np.asarray(values, np.float64))
+        places = np.unique(np.quantile(values, np.linspace(0, 1, 201)))
+        share = np.searchsorted(values, places, side="right") / len(values)
+        tables[name] = {"at": [float(f"{at:.9g}") for at in places], "share": [round(float(s), 6) for s in share]}
+
+    def boxes(name, draw):
+        box = np.array([draw() for _ in range(draws)])
+        for column, key in enumerate(("top", "left", "height", "width")):
+            table(f"{name}.{key}", box[:, column])
+        table(f"{name}.area", box[:, 2] * box[:, 3])
+
+    for name, (width, height) in {"crop": (400, 300), "narrow_crop": (40, 300)}.items():
+        image = Image.new("RGB", (width, height))
+        boxes(name, lambda: T.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]))
+    image = torch.zeros(3, 60, 80)
+    boxes("erasing", lambda: T.RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3))[:4])
+    image = Image.new("RGB", (48, 40))
+    shifts = np.array([T.RandomCrop.get_params(image, (32, 32))[:2] for _ in range(draws)])
+    table("shift.top", shifts[:, 0])
+    table("shift.left", shifts[:, 1])
+    jitter = [T.ColorJitter.get_params([0.6, 1.4], [0.6, 1.4], [0.2, 1.8], [-0.1, 0.1]) for _ in range(draws)]
+    for column, key in enumerate(("brightness", "contrast", "saturation", "hue")):
+        table(f"jitter.{key}", [params[1 + column] for params in jitter])
+    # Which of the 24 orders: the changes as digits of base 4.
+    table("jitter.order", [sum(int(change) * 4**place for place, change in enumerate(params[0])) for params in jitter])
+    table("blur.sigma", [T.GaussianBlur.get_params(0.1, 2.0) for _ in range(draws)])
+
+    def applied(name, transform, image):
+        same = np.asarray(image)
+        table(f"{name}.applied", [not np.array_equal(np.asarray(transform(image)), same) for _ in range(draws // 4)])
+
+    pixels = Image.fromarray(np.array([[[255, 0, 0], [0, 0, 9]], [[0, 9, 0], [3, 1, 200]]], np.uint8))
+    applied("horizontal_flip", T.RandomHorizontalFlip(0.3), pixels)
+    applied("vertical_flip", T.RandomVerticalFlip(0.5), pixels)
+    applied("grayscale", T.RandomGrayscale(0.2), pixels)
+    applied("solarize", T.RandomSolarize(128, 0.7), pixels)
+    applied("gaussian_blur", T.RandomApply([T.GaussianBlur(3, 1.0)], 0.1), pixels)
+    versions = {"torch": torch.__version__.split("+")[0], "torchvision": torchvision.__version__.split("+")[0]}
+    content = {"versions": versions, "draws": draws, "tables": tables}
+    (OUT / "distributions.json").write_text(json.dumps(content) + "\n")
 
 
 def tensorflow_goldens():
@@ -136,10 +217,13 @@ def tensorflow_goldens():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["torchvision", "tf"])
+    parser.add_argument("--only", choices=["torchvision", "distributions", "tf"])
     only = parser.parse_args().only
     OUT.mkdir(parents=True, exist_ok=True)
-    if only != "tf":
-        torchvision_goldens()
-    if only != "torchvision":
-        tensorflow_goldens()
+    for name, write in {
+        "torchvision": torchvision_goldens,
+        "distributions": torchvision_distributions,
+        "tf": tensorflow_goldens,
+    }.items():
+        if only in (None, name):
+            write()

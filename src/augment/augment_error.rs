@@ -15,6 +15,14 @@ pub enum AugmentError {
         /// What to do.
         help: String,
     },
+    /// A contact sheet that no file can hold.
+    #[error("a contact sheet of {width}×{height} pixels is too large")]
+    TooLarge {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
     /// Reading or writing failed.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -44,6 +52,7 @@ impl AugmentError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Config { help, .. } => Some(help),
+            Self::TooLarge { .. } => Some("take fewer images or views"),
             Self::Io { .. } | Self::Format { .. } => None,
         }
     }

@@ -76,6 +76,16 @@ fn sample_offset<R: Rng>(len: usize, size: usize, padding: usize, rng: &mut R) -
     below(rng, room as u64 + 1) as i64 - (padding + extra) as i64
 }
 
+/// Where the central `size` pixels of a line of `len` begin, as in torchvision's `CenterCrop`, which pads what is too
+/// short.
+pub fn center_offset(len: usize, size: usize) -> i64 {
+    if size > len {
+        return -(((size - len) / 2) as i64);
+    }
+    // int(round((len − size) / 2.0)), where Python rounds ties to even.
+    ((len - size) as f64 / 2.0).round_ties_even() as i64
+}
+
 /// The size to which the whole image is resized for an evaluation view, and the window that is kept.
 pub fn evaluation_window(width: u32, height: u32, size: u32, kind: EvaluationViewConfig) -> ((u32, u32), Rect) {
     let shorter = match kind {
@@ -85,8 +95,7 @@ pub fn evaluation_window(width: u32, height: u32, size: u32, kind: EvaluationVie
         EvaluationViewConfig::ResizeAndCenterCrop => (size * 8 + 3) / 7,
     };
     let (full_width, full_height) = scale_shorter_side(width, height, shorter);
-    // torchvision: int(round((length − size) / 2.0)), where Python rounds ties to even.
-    let offset = |length: u32| (f64::from(length - size) / 2.0).round_ties_even() as u32;
+    let offset = |length: u32| center_offset(length as usize, size as usize) as u32;
     let window = Rect { left: offset(full_width), top: offset(full_height), width: size, height: size };
     ((full_width, full_height), window)
 }

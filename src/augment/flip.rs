@@ -61,23 +61,69 @@ pub fn rotate90<T: Copy + Default>(image: &mut Planes<T>, turns: u8, spare: &mut
     }
 }
 
-/// The window of `size` × `size` whose upper left corner is at (`left`, `top`); what lies outside is black.
-pub fn window<T: Copy + Default>(image: &Planes<T>, left: i64, top: i64, size: usize, out: &mut Planes<T>) {
+/// What a window shows beyond the edge of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond<T> {
+    /// One colour.
+    Color([T; 3]),
+    /// The pixels at the edge.
+    Edge,
+    /// The image mirrored; the flag says whether the pixels at the edge are repeated.
+    Mirror(bool),
+}
+
+/// The window of `size` × `size` whose upper left corner is at (`left`, `top`).
+pub fn window<T: Copy + Default>(
+    image: &Planes<T>,
+    (left, top): (i64, i64),
+    size: usize,
+    beyond: Beyond<T>,
+    out: &mut Planes<T>,
+) {
     let (width, height) = (image.width as i64, image.height as i64);
     out.reshape(size, size);
-    out.data.fill(T::default());
     let side = size as i64;
-    let (x0, x1) = (left.clamp(0, width), (left + side).clamp(0, width));
-    if x0 >= x1 {
-        return;
-    }
-    for (from, to) in image.split().into_iter().zip(out.split_mut()) {
-        for y in top.clamp(0, height)..(top + side).clamp(0, height) {
-            let start = ((y - top) * side + (x0 - left)) as usize;
-            let source = &from[(y * width + x0) as usize..(y * width + x1) as usize];
-            to[start..start + source.len()].copy_from_slice(source);
+    let inside = |x: i64| match beyond {
+        Beyond::Mirror(repeat) => mirror(x, width, repeat),
+        _ => x.clamp(0, width - 1) as usize,
+    };
+    for (channel, (from, to)) in image.split().into_iter().zip(out.split_mut()).enumerate() {
+        for (y, row) in (top..top + side).zip(to.chunks_exact_mut(size)) {
+            let source_y = match beyond {
+                Beyond::Color(color) if y < 0 || y >= height => {
+                    row.fill(color[channel]);
+                    continue;
+                }
+                Beyond::Mirror(repeat) => mirror(y, height, repeat),
+                _ => y.clamp(0, height - 1) as usize,
+            };
+            let source = &from[source_y * image.width..][..image.width];
+            // The part of the row that lies in the image is copied at once.
+            let (x0, x1) = (left.clamp(0, width), (left + side).clamp(0, width));
+            let (start, end) = if x0 < x1 { ((x0 - left) as usize, (x1 - left) as usize) } else { (size, size) };
+            if x0 < x1 {
+                row[start..end].copy_from_slice(&source[x0 as usize..x1 as usize]);
+            }
+            for x in (0..start).chain(end..size) {
+                row[x] = match beyond {
+                    Beyond::Color(color) => color[channel],
+                    _ => source[inside(left + x as i64)],
+                };
+            }
         }
     }
+}
+
+/// The place in a line of `len` pixels that a mirror shows at `at`, however far away; the pixels at the ends are
+/// repeated or not.
+pub fn mirror(at: i64, len: i64, repeat_ends: bool) -> usize {
+    let period = if repeat_ends { 2 * len } else { 2 * (len - 1) };
+    if period == 0 {
+        return 0;
+    }
+    let at = at.rem_euclid(period);
+    let folded = if at < len { at } else { period - at - i64::from(repeat_ends) };
+    folded as usize
 }
 
 #[cfg(test)]
@@ -126,9 +172,21 @@ mod tests {
     #[test]
     fn a_window_beyond_the_edge_is_black_there() {
         let mut out = Planes::default();
-        window(&numbered(2, 2), -1, 1, 2, &mut out);
+        let black = Beyond::Color([0; 3]);
+        window(&numbered(2, 2), (-1, 1), 2, black, &mut out);
         assert_eq!(&out.data[..4], &[0, 2, 0, 0]);
-        window(&numbered(2, 2), 5, 5, 2, &mut out);
+        window(&numbered(2, 2), (5, 5), 2, black, &mut out);
         assert_eq!(out.data, vec![0; 12]);
+        window(&numbered(2, 2), (-5, -5), 2, Beyond::Color([7, 8, 9]), &mut out);
+        assert_eq!(out.data, [7, 7, 7, 7, 8, 8, 8, 8, 9, 9, 9, 9]);
+    }
+
+    #[test]
+    fn mirrors_go_on_for_ever() {
+        let line = |repeat| (-5..8).map(|at| mirror(at, 3, repeat)).collect::<Vec<_>>();
+        // numpy.pad([0, 1, 2], 5, "reflect") and "symmetric"
+        assert_eq!(line(false), [1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]);
+        assert_eq!(line(true), [1, 2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0, 1]);
+        assert_eq!((mirror(9, 1, false), mirror(-9, 1, true)), (0, 0));
     }
 }

@@ -9,7 +9,10 @@ use super::{
     ImageRef,
     augment_config::{EvaluationViewConfig, Interpolation},
     color_jitter::ColorChange,
+    crop::center_offset,
+    erase::Fill,
     evaluation_view::EvaluationView,
+    flip::Beyond,
     planes::Planes,
     policy::Scratch,
     resample::Rect,
@@ -32,21 +35,47 @@ fn change(change: ColorChange) -> PinnedOp {
     PinnedOp::ColorJitter([Some(change), None, None, None])
 }
 
-fn pinned(case: &Value) -> Option<PinnedOp> {
+fn filter(case: &Value) -> Interpolation {
+    match case["interpolation"].as_str() {
+        Some("bicubic") => Interpolation::Bicubic,
+        _ => Interpolation::Bilinear,
+    }
+}
+
+fn pinned(case: &Value, shape: &[usize]) -> Option<PinnedOp> {
     Some(match case["op"].as_str().unwrap() {
         "resized_crop" => {
             let [left, top, width, height] =
                 std::array::from_fn(|idx| u32::try_from(case["box"][idx].as_u64().unwrap()).unwrap());
-            let filter = match case["interpolation"].as_str() {
-                Some("bicubic") => Interpolation::Bicubic,
-                _ => Interpolation::Bilinear,
-            };
-            PinnedOp::ResizedCrop(Rect { left, top, width, height }, filter)
+            PinnedOp::ResizedCrop(Rect { left, top, width, height }, filter(case))
         }
         "horizontal_flip" => PinnedOp::HorizontalFlip,
         "vertical_flip" => PinnedOp::VerticalFlip,
         "rotate90" => PinnedOp::Rotate90(number(case, "turns") as u8),
-        "window" => PinnedOp::Window { left: number(case, "left") as i64, top: number(case, "top") as i64 },
+        "window" => {
+            let beyond = match case["padding_mode"].as_str() {
+                Some("edge") => Beyond::Edge,
+                Some("reflect") => Beyond::Mirror(false),
+                Some("symmetric") => Beyond::Mirror(true),
+                _ => Beyond::Color(std::array::from_fn(|idx| case["fill"][idx].as_u64().unwrap_or(0) as u8)),
+            };
+            let size = number(case, "size") as usize;
+            PinnedOp::Window { left: number(case, "left") as i64, top: number(case, "top") as i64, size, beyond }
+        }
+        "central" => {
+            let size = number(case, "size") as usize;
+            let offset = |axis: usize| center_offset(shape[axis], size);
+            PinnedOp::Window { left: offset(1), top: offset(0), size, beyond: Beyond::Color([0; 3]) }
+        }
+        "resize" => PinnedOp::Resize([number(case, "width") as u32, number(case, "height") as u32], filter(case)),
+        "solarize" => PinnedOp::Solarize(number(case, "threshold") as u32),
+        "kernel_blur" => PinnedOp::KernelBlur(number(case, "kernel_size") as u32, number(case, "sigma")),
+        "erase" => {
+            let [left, top, width, height] =
+                std::array::from_fn(|idx| u32::try_from(case["box"][idx].as_u64().unwrap()).unwrap());
+            let color = std::array::from_fn(|idx| case["fill"][idx].as_u64().unwrap() as u8);
+            PinnedOp::Erase(Rect { left, top, width, height }, Fill::Bytes(color))
+        }
         "brightness" => change(ColorChange::Brightness(number(case, "factor"))),
         "contrast" => change(ColorChange::Contrast(number(case, "factor"))),
         "saturation" => change(ColorChange::Saturation(number(case, "factor"))),
@@ -58,12 +87,12 @@ fn pinned(case: &Value) -> Option<PinnedOp> {
 }
 
 #[test]
-fn pinned_operations_equal_torchvision_byte_for_byte() {
+fn pinned_operations_equal_torchvision() {
     let (bytes, cases) = golden("torchvision");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut canvas, mut scratch) = (Canvas::default(), Scratch::default());
     let cases = cases["cases"].as_array().unwrap();
-    assert!(cases.len() > 60);
+    assert!(cases.len() > 100);
     let mut failures = vec![];
     for case in cases {
         let input = tensors.tensor(case["input"].as_str().unwrap()).unwrap();
@@ -72,7 +101,7 @@ fn pinned_operations_equal_torchvision_byte_for_byte() {
         let size = case["size"].as_u64().unwrap_or(0) as usize;
         let expected = tensors.tensor(case["output"].as_str().unwrap()).unwrap();
         let mut ours = vec![0; expected.data().len()];
-        if let Some(op) = pinned(case) {
+        if let Some(op) = pinned(case, input.shape()) {
             let mut view = ViewInProgress::new(image, size, &mut canvas);
             view.apply(&op);
             let FinishedView::Bytes(planes) = view.finish() else { panic!("{case}") };
@@ -84,7 +113,9 @@ fn pinned_operations_equal_torchvision_byte_for_byte() {
             EvaluationView::new(size as u32, kind, &stats).view_pixels(image, &mut scratch, &mut ours);
         }
         let worst = ours.iter().zip(expected.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        if worst > 0 {
+        // torchvision's own blur is a convolution in single precision, in an order of its own.
+        let allowed = u8::from(case["op"] == "kernel_blur");
+        if worst > allowed {
             let wrong = ours.iter().zip(expected.data()).filter(|(a, b)| a != b).count();
             failures.push(format!("{case}: {wrong} of {} values differ, by up to {worst}", ours.len()));
         }

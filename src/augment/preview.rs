@@ -1,6 +1,8 @@
 //! The contact sheet: rows are images, the first column the image itself, the others views of it.
 
-use super::{ImageRef, Policy, Scratch, ViewKey, resample::resize_image};
+use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
+
+use super::{AugmentError, ImageRef, Policy, Scratch, ViewKey, resample::resize_image};
 
 /// Pixels between tiles.
 const GUTTER: usize = 4;
@@ -41,6 +43,19 @@ pub fn render_contact_sheet(policy: &Policy, images: &[(u64, ImageRef<'_>)], vie
         }
     }
     ContactSheet { width: width as u32, height: height as u32, rgb: sheet }
+}
+
+/// The sheet as the bytes of a PNG file.
+///
+/// # Errors
+/// [`AugmentError::TooLarge`] where the format cannot hold it.
+pub fn encode_png(sheet: &ContactSheet) -> Result<Vec<u8>, AugmentError> {
+    let ContactSheet { width, height, rgb } = sheet;
+    let mut bytes = vec![];
+    PngEncoder::new(&mut bytes)
+        .write_image(rgb, *width, *height, ExtendedColorType::Rgb8)
+        .map_err(|_| AugmentError::TooLarge { width: *width, height: *height })?;
+    Ok(bytes)
 }
 
 /// The largest size of the same ratio that fits a square.

@@ -4,13 +4,16 @@ use rand::Rng;
 
 use super::{
     ImageRef,
-    augment_config::{Interpolation, OpConfig},
+    augment_config::{ChannelStats, Interpolation, OpConfig, PadCropConfig, PaddingMode},
     color_jitter::{ColorChange, apply_color_change, sample_color_jitter, to_grayscale},
-    crop::{CropRanges, sample_pad_crop},
-    flip::{flip_horizontal, flip_vertical, rotate90, window},
+    crop::{CropRanges, center_offset, sample_pad_crop, scale_shorter_side},
+    erase::{Erasing, Fill, fill_noise, fill_rect},
+    flip::{Beyond, flip_horizontal, flip_vertical, rotate90, window},
     gaussian_blur::{BlurScratch, gaussian_blur},
+    gaussian_kernel::{KernelScratch, blur_with_kernel},
     planes::Planes,
     resample::{Rect, ResampleScratch, resample},
+    solarize::solarize,
     tf_color,
 };
 use crate::seed::{below, chance, uniform};
@@ -20,6 +23,8 @@ use crate::seed::{below, chance, uniform};
 pub enum ViewOp {
     /// `random_resized_crop`, its ranges prepared.
     RandomResizedCrop(CropRanges, Interpolation),
+    /// `random_erasing`, its ranges prepared.
+    RandomErasing(Erasing),
     /// Any other operation.
     Other(OpConfig),
 }
@@ -31,14 +36,18 @@ pub enum PinnedOp {
     Keep,
     /// This part of the image, resized to the view's size.
     ResizedCrop(Rect, Interpolation),
-    /// The whole image, squashed to the view's size.
-    Resize,
-    /// The square of the view's size with this corner; black outside the image.
+    /// The whole image, squashed to this width and height.
+    Resize([u32; 2], Interpolation),
+    /// A square with this corner.
     Window {
         /// Left edge, may be negative.
         left: i64,
         /// Upper edge, may be negative.
         top: i64,
+        /// Width and height.
+        size: usize,
+        /// What lies outside the image.
+        beyond: Beyond<u8>,
     },
     /// Mirror left and right.
     HorizontalFlip,
@@ -50,8 +59,14 @@ pub enum PinnedOp {
     ColorJitter([Option<ColorChange>; 4]),
     /// To grey.
     Grayscale,
-    /// Blur with this deviation in pixels.
+    /// Blur with this deviation in pixels, as Pillow does.
     GaussianBlur(f64),
+    /// Blur with a kernel of this width in pixels and this deviation.
+    KernelBlur(u32, f64),
+    /// Invert values from here on.
+    Solarize(u32),
+    /// Paint over a rectangle.
+    Erase(Rect, Fill),
     /// Add grey levels.
     TfBrightness(f64),
     /// Scale the distance to each channel's mean.
@@ -63,9 +78,10 @@ pub enum PinnedOp {
 }
 
 impl ViewOp {
-    /// Prepares an operation whose parameters have been checked.
-    pub fn new(config: &OpConfig) -> Self {
+    /// Prepares an operation whose parameters have been checked; `stats` are those of the network's input.
+    pub fn new(config: &OpConfig, stats: &ChannelStats) -> Self {
         match config {
+            OpConfig::RandomErasing(erasing) => Self::RandomErasing(Erasing::new(erasing, *stats)),
             OpConfig::RandomResizedCrop(crop) => {
                 Self::RandomResizedCrop(CropRanges::new(crop.scale, crop.ratio), crop.interpolation)
             }
@@ -73,9 +89,13 @@ impl ViewOp {
         }
     }
 
-    /// Whether the result has the view's size whatever the input's.
+    /// Whether the size of the result is another than the input's.
     pub fn sets_size(&self) -> bool {
-        matches!(self, Self::RandomResizedCrop(..) | Self::Other(OpConfig::Resize(_) | OpConfig::PadCrop(_)))
+        matches!(
+            self,
+            Self::RandomResizedCrop(..)
+                | Self::Other(OpConfig::Resize(_) | OpConfig::PadCrop(_) | OpConfig::CenterCrop(_))
+        )
     }
 
     /// Draws the parameters for an image of `width` × `height`.
@@ -84,16 +104,31 @@ impl ViewOp {
             Self::RandomResizedCrop(ranges, interpolation) => {
                 return PinnedOp::ResizedCrop(ranges.sample(width as u32, height as u32, rng), *interpolation);
             }
+            Self::RandomErasing(erasing) => {
+                let drawn = if chance(rng, erasing.p) { erasing.sample(width, height, rng) } else { None };
+                return drawn.map_or(PinnedOp::Keep, |(rect, fill)| PinnedOp::Erase(rect, fill));
+            }
             Self::Other(config) => config,
         };
         // Every operation with a probability draws it, so that one operation's luck does not depend on how
         // another's parameters are written.
         let mut applies = |p: f64| chance(rng, p);
         match config {
-            OpConfig::RandomResizedCrop(_) | OpConfig::Resize(_) => PinnedOp::Resize,
+            OpConfig::Resize(resize) => {
+                let (to_width, to_height) = match resize.shorter_side {
+                    Some(shorter) => scale_shorter_side(width as u32, height as u32, shorter),
+                    None => (size as u32, size as u32),
+                };
+                PinnedOp::Resize([to_width, to_height], resize.interpolation)
+            }
+            OpConfig::CenterCrop(crop) => {
+                let size = crop.size.map_or(size, |size| size as usize);
+                let (left, top) = (center_offset(width, size), center_offset(height, size));
+                PinnedOp::Window { left, top, size, beyond: Beyond::Color([0; 3]) }
+            }
             OpConfig::PadCrop(pad) => {
                 let (left, top) = sample_pad_crop(width, height, size, pad.padding as usize, rng);
-                PinnedOp::Window { left, top }
+                PinnedOp::Window { left, top, size, beyond: beyond(*pad) }
             }
             OpConfig::HorizontalFlip(flip) if applies(flip.p) => PinnedOp::HorizontalFlip,
             OpConfig::VerticalFlip(flip) if applies(flip.p) => PinnedOp::VerticalFlip,
@@ -106,19 +141,54 @@ impl ViewOp {
             }
             OpConfig::Grayscale(grayscale) if applies(grayscale.p) => PinnedOp::Grayscale,
             OpConfig::GaussianBlur(blur) if applies(blur.p) => {
-                PinnedOp::GaussianBlur(uniform(rng, blur.sigma[0], blur.sigma[1]))
+                let sigma = uniform(rng, blur.sigma[0], blur.sigma[1]);
+                match blur.kernel_size {
+                    None => PinnedOp::GaussianBlur(sigma),
+                    Some(kernel_size) => PinnedOp::KernelBlur(kernel_size, sigma),
+                }
             }
+            OpConfig::Solarize(solarize) if applies(solarize.p) => PinnedOp::Solarize(solarize.threshold),
             OpConfig::HorizontalFlip(_)
             | OpConfig::VerticalFlip(_)
             | OpConfig::Rotate90(_)
             | OpConfig::ColorJitter(_)
             | OpConfig::Grayscale(_)
-            | OpConfig::GaussianBlur(_) => PinnedOp::Keep,
-            OpConfig::TfBrightness(delta) => PinnedOp::TfBrightness(uniform(rng, -delta.max_delta, delta.max_delta)),
-            OpConfig::TfHue(delta) => PinnedOp::TfHue(uniform(rng, -delta.max_delta, delta.max_delta)),
-            OpConfig::TfContrast(range) => PinnedOp::TfContrast(uniform(rng, range.lower, range.upper)),
-            OpConfig::TfSaturation(range) => PinnedOp::TfSaturation(uniform(rng, range.lower, range.upper)),
+            | OpConfig::GaussianBlur(_)
+            | OpConfig::Solarize(_)
+            // Drawn above.
+            | OpConfig::RandomResizedCrop(_)
+            | OpConfig::RandomErasing(_) => PinnedOp::Keep,
+            OpConfig::TfBrightness(delta) => {
+                let value = uniform(rng, -delta.max_delta, delta.max_delta);
+                keep_unless(delta.p, rng, PinnedOp::TfBrightness(value))
+            }
+            OpConfig::TfHue(delta) => {
+                let value = uniform(rng, -delta.max_delta, delta.max_delta);
+                keep_unless(delta.p, rng, PinnedOp::TfHue(value))
+            }
+            OpConfig::TfContrast(range) => {
+                let value = uniform(rng, range.lower, range.upper);
+                keep_unless(range.p, rng, PinnedOp::TfContrast(value))
+            }
+            OpConfig::TfSaturation(range) => {
+                let value = uniform(rng, range.lower, range.upper);
+                keep_unless(range.p, rng, PinnedOp::TfSaturation(value))
+            }
         }
+    }
+}
+
+/// For operations that had no probability once: a probability of 1 draws nothing, so that views stay as they were.
+fn keep_unless<R: Rng>(p: f64, rng: &mut R, op: PinnedOp) -> PinnedOp {
+    if p >= 1.0 || chance(rng, p) { op } else { PinnedOp::Keep }
+}
+
+fn beyond(pad: PadCropConfig) -> Beyond<u8> {
+    match pad.padding_mode {
+        PaddingMode::Constant => Beyond::Color(pad.fill),
+        PaddingMode::Edge => Beyond::Edge,
+        PaddingMode::Reflect => Beyond::Mirror(false),
+        PaddingMode::Symmetric => Beyond::Mirror(true),
     }
 }
 
@@ -142,6 +212,7 @@ pub struct Canvas {
     spare_floats: Planes<f32>,
     grey: Vec<u8>,
     blur: BlurScratch,
+    kernel: KernelScratch,
     pub(super) resample: ResampleScratch,
 }
 
@@ -223,17 +294,18 @@ impl<'a, 'c> ViewInProgress<'a, 'c> {
         match *op {
             PinnedOp::Keep => {}
             PinnedOp::ResizedCrop(crop, filter) => self.resized_crop(crop, filter),
-            PinnedOp::Resize => {
+            PinnedOp::Resize([to_width, to_height], filter) => {
                 let (width, height) = self.dimensions();
-                self.resized_crop(Rect::whole(width as u32, height as u32), Interpolation::Bilinear);
+                let whole = Rect::whole(width as u32, height as u32);
+                self.resize_window(whole, (to_width, to_height), Rect::whole(to_width, to_height), filter);
             }
             PinnedOp::TfBrightness(delta) => tf_color::adjust_brightness(self.switch_to_floats(), delta),
             PinnedOp::TfContrast(factor) => tf_color::adjust_contrast(self.switch_to_floats(), factor),
             PinnedOp::TfSaturation(factor) => tf_color::adjust_saturation(self.switch_to_floats(), factor),
             PinnedOp::TfHue(turn) => tf_color::adjust_hue(self.switch_to_floats(), turn),
-            PinnedOp::Window { left, top } => {
+            PinnedOp::Window { left, top, size, beyond } => {
                 self.switch_to_bytes();
-                window(&self.canvas.bytes, left, top, self.size, &mut self.canvas.spare_bytes);
+                window(&self.canvas.bytes, (left, top), size, beyond, &mut self.canvas.spare_bytes);
                 std::mem::swap(&mut self.canvas.bytes, &mut self.canvas.spare_bytes);
             }
             PinnedOp::HorizontalFlip => {
@@ -262,6 +334,30 @@ impl<'a, 'c> ViewInProgress<'a, 'c> {
                 self.switch_to_bytes();
                 gaussian_blur(&mut self.canvas.bytes, sigma, &mut self.canvas.blur);
             }
+            PinnedOp::KernelBlur(kernel_size, sigma) => {
+                self.switch_to_bytes();
+                blur_with_kernel(&mut self.canvas.bytes, kernel_size, sigma, &mut self.canvas.kernel);
+            }
+            PinnedOp::Solarize(threshold) => {
+                self.switch_to_bytes();
+                solarize(&mut self.canvas.bytes, threshold);
+            }
+            PinnedOp::Erase(rect, fill) => self.erase(rect, fill),
+        }
+    }
+
+    /// What is no whole grey level needs floats.
+    fn erase(&mut self, rect: Rect, fill: Fill) {
+        match fill {
+            Fill::Bytes(color) if self.stage == Stage::Floats => {
+                fill_rect(&mut self.canvas.floats, rect, color.map(f32::from));
+            }
+            Fill::Bytes(color) => {
+                self.switch_to_bytes();
+                fill_rect(&mut self.canvas.bytes, rect, color);
+            }
+            Fill::Levels(color) => fill_rect(self.switch_to_floats(), rect, color),
+            Fill::Noise { mean, std, seed } => fill_noise(self.switch_to_floats(), rect, mean, std, seed),
         }
     }
 

@@ -6,19 +6,11 @@ use rayon::prelude::*;
 
 use super::{BenchError, Measurement, machine::timed};
 use crate::{
-    augment::{
-        AugmentConfig, Policy, Scratch, ViewKey,
-        augment_config::{
-            ColorJitterConfig, EvaluationViewConfig, GaussianBlurConfig, Interpolation, NormalizeConfig, OpConfig,
-            PreviewConfig, ProbabilityConfig, RandomResizedCropConfig,
-        },
-    },
-    data::{NoProgress, image_folder::ImageFolder, image_source::ImageSource as _},
+    augment::{AugmentConfig, Policy, Scratch, ViewKey, preset::Preset},
+    data::{NoProgress, decode::DecodeOptions, image_folder::ImageFolder, image_source::ImageSource as _},
     sys,
 };
 
-/// As `ingest` refuses them by default.
-pub(super) const MAX_PIXELS: u64 = 50_000_000;
 /// Images whose views are in memory at once.
 const BATCH: usize = 64;
 
@@ -55,7 +47,7 @@ impl AugmentBench<'_> {
                     Scratch::default,
                     |scratch, (views, &idx)| {
                         let image = source
-                            .decode(idx, MAX_PIXELS)
+                            .decode(idx, &DecodeOptions::default())
                             .map_err(|reason| BenchError::Image { file: source.items()[idx].name.clone(), reason })?;
                         for (view, out) in (0..).zip(views.chunks_exact_mut(stride)) {
                             let key = ViewKey { seed: 0, epoch, image_idx: idx as u64, view };
@@ -78,31 +70,9 @@ impl AugmentBench<'_> {
     }
 }
 
-/// The paper's augmentation (section 4.1, "MoCo v2"), with blur up to a deviation of 2.
+/// The paper's augmentation.
 fn paper_policy(image_size: u32) -> AugmentConfig {
-    AugmentConfig {
-        image_size,
-        ops: vec![
-            OpConfig::RandomResizedCrop(RandomResizedCropConfig {
-                scale: [0.2, 1.0],
-                ratio: [0.75, 4.0 / 3.0],
-                interpolation: Interpolation::Bilinear,
-            }),
-            OpConfig::ColorJitter(ColorJitterConfig {
-                p: 0.8,
-                brightness: 0.4,
-                contrast: 0.4,
-                saturation: 0.4,
-                hue: 0.1,
-            }),
-            OpConfig::Grayscale(ProbabilityConfig { p: 0.2 }),
-            OpConfig::GaussianBlur(GaussianBlurConfig { p: 0.5, sigma: [0.1, 2.0] }),
-            OpConfig::HorizontalFlip(ProbabilityConfig { p: 0.5 }),
-        ],
-        normalize: NormalizeConfig::Imagenet,
-        evaluation: EvaluationViewConfig::default(),
-        preview: PreviewConfig::default(),
-    }
+    AugmentConfig { image_size, ..Preset::SimsiamImagenet.config() }
 }
 
 #[cfg(test)]

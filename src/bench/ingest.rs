@@ -2,13 +2,9 @@
 
 use std::path::Path;
 
-use super::{BenchError, Measurement, augment::MAX_PIXELS, machine::timed};
+use super::{BenchError, Measurement, machine::timed};
 use crate::{
-    data::{
-        IngestConfig, NoProgress, SourceConfig,
-        ingest::ingest,
-        ingest_config::{OnError, ResizeConfig},
-    },
+    data::{IngestConfig, NoProgress, SourceConfig, ingest::ingest, ingest_config::ResizeConfig},
     sys,
 };
 
@@ -26,12 +22,8 @@ pub struct IngestBench<'a> {
 /// How a stage stores a folder of images with this shorter side: the folder itself is the root, whatever its name.
 pub fn folder_config(shorter_side: u32) -> IngestConfig {
     IngestConfig {
-        source: SourceConfig::ImageFolder(String::new()),
         resize: ResizeConfig::ShorterSide(shorter_side),
-        on_error: OnError::Fail,
-        classes: vec![],
-        max_per_class: 0,
-        max_pixels: MAX_PIXELS,
+        ..IngestConfig::all_of(SourceConfig::ImageFolder(String::new()))
     }
 }
 

@@ -29,6 +29,8 @@ pub struct TrainBench {
     pub predictor: PredictorConfig,
     /// The update rule.
     pub sgd: SgdConfig,
+    /// Views of each image.
+    pub views: usize,
     /// Parts that a step is computed in.
     pub parts: u32,
     /// Width and height of a view.
@@ -50,6 +52,7 @@ impl TrainBench {
             projector: ProjectorConfig::default(),
             predictor: PredictorConfig::default(),
             sgd: SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 },
+            views: 2,
             parts: 1,
             image_size,
             batch_size,
@@ -64,7 +67,8 @@ impl TrainBench {
     /// Where the network cannot take such images.
     pub fn run(&self, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measurement, BenchError> {
         let (n, image_size) = (self.batch_size as usize, self.image_size as usize);
-        let batch = Batch { x1: random_images(n, image_size, 0), x2: random_images(n, image_size, 1) };
+        let views = (0..self.views as u64).map(|view| random_images(n, image_size, view));
+        let batch = Batch { x: views.collect::<Vec<_>>().concat() };
         self.run_on(&mut |work| work(&batch), on_step)
     }
 
@@ -89,8 +93,9 @@ impl TrainBench {
             let metrics = steps.take(step, on_step, || {
                 let mut result = None;
                 next(&mut |batch| {
-                    let views = Views { x1: &batch.x1, x2: &batch.x2, n, image_size };
-                    result = Some(take_step(&mut model, &mut sgd, views, self.parts as usize, rates));
+                    let x = batch.x.chunks_exact(n * image_size * image_size * 3).collect();
+                    let views = Views { x, n, image_size };
+                    result = Some(take_step(&mut model, &mut sgd, &views, self.parts as usize, rates));
                 });
                 result.transpose()
             })?;
@@ -101,8 +106,8 @@ impl TrainBench {
         }
         let peak_rss = sys::peak_rss_bytes();
         drop((model, sgd));
-        // Two operations a multiply-add, two views, and backward costs twice what forward does.
-        let flop = 2.0 * 2.0 * 3.0 * n as f64 * (backbone + heads) as f64;
+        // Two operations a multiply-add, and backward costs twice what forward does.
+        let flop = 2.0 * self.views as f64 * 3.0 * n as f64 * (backbone + heads) as f64;
         Ok(steps.measurement(n as u64, peak_rss).with_arithmetic(flop, gemm_peak_gflops()))
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    Session, audit, bench, cache, completions, doctor, explain, export, graph, init, log, metrics, plan, predict,
-    run as run_command, schema, stage_worker, status,
+    Session, audit, augment, bench, cache, completions, doctor, explain, export, graph, init, log, metrics, plan,
+    predict, run as run_command, schema, stage_worker, status,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -114,6 +114,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Run stages again beside the cache and compare: are they deterministic?
     Audit(audit::AuditArgs),
+    /// Try an augmentation policy on images, without a run.
+    Augment(augment::AugmentArgs),
     /// List, check or shrink the cache.
     Cache(cache::CacheArgs),
     /// Name the classes of images with a fitted classifier.
@@ -150,6 +152,7 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Log(args) => log::run(&args, session),
         Command::Export(args) => export::run(&args, session),
         Command::Audit(args) => audit::run(&args, session),
+        Command::Augment(args) => augment::run(&args, session),
         Command::Cache(args) => cache::run(&args, session),
         Command::Predict(args) => predict::command(&args, session),
         Command::Bench(args) => bench::run(&args, session),

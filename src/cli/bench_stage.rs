@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{PipelineArgs, Session, load, plan};
 use crate::{
-    augment::Policy,
+    augment::{AugmentConfig, Policy},
     bench::{BenchError, Measurement, extract::ExtractBench, ingest::IngestBench, train::TrainBench},
     config::{Pipeline, pipeline::Stage},
     data::{BatchLoader, Dataset},
@@ -139,12 +139,13 @@ struct StageBench<'a> {
 impl StageBench<'_> {
     fn pretrain(&self, config: &PretrainConfig, on_step: &mut dyn FnMut(u32, f64)) -> Result<Measured, Error> {
         let PretrainOptimizerConfig::Sgd(sgd) = config.optimizer;
-        let image_size = self.image_size(self.stage)?;
+        let &AugmentConfig { image_size, views, .. } = self.views_of(self.stage)?;
         let bench = TrainBench {
             backbone: config.backbone,
             projector: config.projector,
             predictor: config.predictor,
             sgd,
+            views: views as usize,
             parts: config.accumulate,
             image_size,
             batch_size: config.batch_size,
@@ -165,7 +166,7 @@ impl StageBench<'_> {
             let mut next = |work: &mut dyn FnMut(&Batch)| {
                 enter_layer("images");
                 if let Some(batch) = span(Work::Waiting, 0.0, || batches.next()) {
-                    work(&Batch { x1: batch.x1, x2: batch.x2 });
+                    work(&Batch { x: batch.x });
                 }
             };
             bench.run_on(&mut next, on_step)?
@@ -196,7 +197,7 @@ impl StageBench<'_> {
                 "measure with `simsiam-pipe bench extract --backbone …`",
             ));
         };
-        let image_size = self.image_size(encoder)?;
+        let image_size = self.views_of(encoder)?.image_size;
         let batch_size = batch_size(image_size as usize) as u32;
         let measurement =
             ExtractBench { backbone: config.backbone, image_size, batch_size, steps: self.args.steps }.run(on_step)?;
@@ -229,11 +230,11 @@ impl StageBench<'_> {
         self.pipeline.stage(self.stage.inputs.get(input)?.first()?)
     }
 
-    /// Edge of the views that a `pretrain` stage sees.
-    fn image_size(&self, pretrain: &Stage) -> Result<u32, Error> {
+    /// What makes the views that a `pretrain` stage sees.
+    fn views_of(&self, pretrain: &Stage) -> Result<&AugmentConfig, Error> {
         let policy = pretrain.inputs.get("augmentation").and_then(|names| self.pipeline.stage(names.first()?));
         match policy.map(|stage| &stage.config) {
-            Some(StageConfig::Augment(config)) => Ok(config.image_size),
+            Some(StageConfig::Augment(config)) => Ok(config),
             _ => Err(Error::usage(
                 format!("the views of `{}` are not made by an `augment` stage", pretrain.name),
                 "measure with `simsiam-pipe bench train --image-size …`",

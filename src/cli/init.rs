@@ -2,8 +2,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+
 use super::Session;
 use crate::{
+    augment::preset::Preset,
     error::Error,
     fs::{FsError, Ignore, files, walk},
     runner::text,
@@ -19,11 +22,21 @@ const STARTER: &str = include_str!("init_template.yaml");
 )]
 pub struct InitArgs {
     /// Folder of images; sub-folders are classes.
-    #[arg(value_name = "FOLDER")]
-    pub folder: PathBuf,
+    #[arg(value_name = "FOLDER", required_unless_present = "show_preset")]
+    pub folder: Option<PathBuf>,
     /// Where to write the pipeline (default: `pipelines/<folder>.yaml`).
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Print an augmentation policy that has a name in full, as an `augment` stage, and write nothing.
+    #[arg(long, value_name = "PRESET", conflicts_with_all = ["folder", "output"], value_parser = presets())]
+    pub show_preset: Option<Preset>,
+}
+
+fn presets() -> impl clap::builder::TypedValueParser<Value = Preset> {
+    let values = Preset::ALL.map(|preset| PossibleValue::new(preset.name()).help(preset.summary()));
+    PossibleValuesParser::new(values).try_map(|name| {
+        Preset::ALL.into_iter().find(|preset| preset.name() == name).ok_or_else(|| format!("no preset `{name}`"))
+    })
 }
 
 /// What lies in a folder of images.
@@ -39,13 +52,17 @@ struct ImageTree {
 /// # Errors
 /// When there are no images or the file exists already.
 pub fn run(args: &InitArgs, session: &Session) -> Result<(), Error> {
-    let project = session.project()?;
-    if !args.folder.is_dir() {
-        let help = "name a folder with images in it, best with one sub-folder for each class";
-        return Err(Error::usage(format!("there is no folder `{}`", args.folder.display()), help));
+    if let Some(preset) = args.show_preset {
+        return show_preset(preset, session);
     }
-    let (train, test) = detect(&args.folder)?;
-    let full = files::canonicalize(&args.folder)?;
+    let Some(folder) = &args.folder else { return Ok(()) };
+    let project = session.project()?;
+    if !folder.is_dir() {
+        let help = "name a folder with images in it, best with one sub-folder for each class";
+        return Err(Error::usage(format!("there is no folder `{}`", folder.display()), help));
+    }
+    let (train, test) = detect(folder)?;
+    let full = files::canonicalize(folder)?;
     let name = name_of(&full);
     let output = args.output.clone().unwrap_or_else(|| project.root.join("pipelines").join(format!("{name}.yaml")));
     let name = output.file_stem().map_or(name, |stem| stem.to_string_lossy().into_owned());
@@ -76,6 +93,24 @@ pub fn run(args: &InitArgs, session: &Session) -> Result<(), Error> {
         shown.display()
     ));
     session.print(&format!("{}\n", shown.display()))
+}
+
+/// Prints a policy written out: a stage that can be copied into a pipeline.
+fn show_preset(preset: Preset, session: &Session) -> Result<(), Error> {
+    // Through JSON, since serde_yaml would write choices as YAML tags, which the loader refuses.
+    let with = serde_json::to_value(preset.config()).map_err(|source| Error::Render { source })?;
+    if session.json() {
+        return session.print_json(&with);
+    }
+    let yaml =
+        serde_yaml::to_string(&with).map_err(|source| Error::Render { source: serde::ser::Error::custom(source) })?;
+    let mut text = format!("# Preset `{}`: {}.\nviews:\n  uses: augment\n  with:\n", preset.name(), preset.summary());
+    for line in yaml.lines() {
+        text.push_str("    ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    session.print(&text)
 }
 
 /// Finds training and test images: folders named so, or else the folder itself.

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod audit;
+pub mod augment;
 pub mod bench;
 pub mod bench_stage;
 pub mod cache;

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    augment::AugmentConfig,
+    augment::preset::AugmentSpec,
     data::IngestConfig,
     eval::{ExtractConfig, FitConfig},
     stage::{CommandConfig, InputDecl, ReportConfig, StageKind},
@@ -30,7 +30,7 @@ static STRICT: LazyLock<StrictSchemas> = LazyLock::new(|| {
     let with = StageKind::ALL.map(|kind| {
         let schema = match kind {
             StageKind::Ingest => subschema::<IngestConfig>(&mut generator),
-            StageKind::Augment => subschema::<AugmentConfig>(&mut generator),
+            StageKind::Augment => subschema::<AugmentSpec>(&mut generator),
             StageKind::Pretrain => subschema::<PretrainConfig>(&mut generator),
             StageKind::Extract => subschema::<ExtractConfig>(&mut generator),
             StageKind::Fit => subschema::<FitConfig>(&mut generator),
@@ -55,6 +55,14 @@ struct StrictSchemas {
 /// The schema of a kind's `with`.
 pub(crate) fn with_schema(kind: StageKind) -> &'static Value {
     STRICT.with.iter().find(|(of, _)| *of == kind).map_or(&Value::Null, |(_, schema)| schema)
+}
+
+/// The type that a schema's `type` names, beside null where that is allowed, too.
+pub(crate) fn type_name(kind: &Value) -> Option<&str> {
+    match kind {
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
+        kind => kind.as_str(),
+    }
 }
 
 /// What a schema refers to, or itself.
@@ -288,7 +296,8 @@ fn accept_references(schema: &mut Value) {
         }
     }
     let is_number = |schema: &Map<String, Value>| {
-        matches!(schema.get("type").and_then(Value::as_str), Some("number" | "integer" | "boolean"))
+        let kind = schema.get("type").and_then(type_name);
+        matches!(kind, Some("number" | "integer" | "boolean"))
     };
     let is_number_list = object.get("type").and_then(Value::as_str) == Some("array")
         && object.get("items").is_some_and(|items| items.get("anyOf").is_some());

@@ -10,8 +10,14 @@ use crate::{
     augment::{
         AugmentConfig,
         augment_config::{NormalizeConfig, OpConfig},
+        policy::{KERNEL_SIZE_HELP, VIEW_OPS_HELP, view_ops_problem},
+        view_size::{WRONG_SIZE_HELP, check_view_size},
     },
-    data::{IngestConfig, ingest_config::SourceConfig},
+    data::{
+        IngestConfig,
+        source_config::PathKind,
+        subset::{FractionConfig, SubsetConfig},
+    },
     eval::{ExtractConfig, FitConfig},
     stage::{CommandConfig, StageConfig},
     train::{
@@ -25,8 +31,8 @@ use crate::{
 /// Checks the parameters of one stage.
 pub(crate) fn check(draft: &StageDraft<'_>, findings: &mut Findings) {
     let mut check = Check { draft, findings };
-    for (idx, op) in &draft.ops {
-        check.op(&format!("ops[{idx}]"), op);
+    for (path, op) in &draft.ops {
+        check.op(path, op);
     }
     match &draft.config {
         Some(StageConfig::Ingest(config)) => check.ingest(config),
@@ -45,7 +51,7 @@ pub(crate) fn check_edges(drafts: &[StageDraft<'_>], findings: &mut Findings) {
         let Some(reference) = draft.inputs.get("augmentation").and_then(|refs| refs.first()) else { continue };
         let policy = &drafts[reference.stage];
         let Some(StageConfig::Augment(config)) = &policy.config else { continue };
-        if !config.ops.iter().any(is_random) {
+        if !config.op_lists().iter().any(|(_, ops)| ops.iter().any(is_random)) {
             let message = format!(
                 "`{}` changes nothing at random, but `{}` learns from two views of an image",
                 policy.name, draft.name
@@ -63,15 +69,17 @@ fn is_random(op: &OpConfig) -> bool {
     match op {
         OpConfig::RandomResizedCrop(_) => true,
         OpConfig::PadCrop(crop) => crop.padding > 0,
-        OpConfig::Resize(_) => false,
+        OpConfig::Resize(_) | OpConfig::CenterCrop(_) => false,
         OpConfig::HorizontalFlip(op) | OpConfig::VerticalFlip(op) | OpConfig::Grayscale(op) => op.p > 0.0,
         OpConfig::Rotate90(op) => op.p > 0.0 && (op.p < 1.0 || op.turns.len() > 1),
         OpConfig::ColorJitter(op) => {
             op.p > 0.0 && [op.brightness, op.contrast, op.saturation, op.hue].iter().any(|strength| *strength > 0.0)
         }
         OpConfig::GaussianBlur(op) => op.p > 0.0,
-        OpConfig::TfBrightness(op) | OpConfig::TfHue(op) => op.max_delta > 0.0,
-        OpConfig::TfContrast(op) | OpConfig::TfSaturation(op) => op.lower < op.upper,
+        OpConfig::Solarize(op) => op.p > 0.0 && op.p < 1.0,
+        OpConfig::RandomErasing(op) => op.p > 0.0,
+        OpConfig::TfBrightness(op) | OpConfig::TfHue(op) => op.p > 0.0 && op.max_delta > 0.0,
+        OpConfig::TfContrast(op) | OpConfig::TfSaturation(op) => op.p > 0.0 && op.lower < op.upper,
     }
 }
 
@@ -113,16 +121,17 @@ impl Check<'_, '_> {
     }
 
     fn ingest(&mut self, config: &IngestConfig) {
-        let (path, key) = match &config.source {
-            SourceConfig::ImageFolder(path) => (path, "source.image_folder"),
-            SourceConfig::Cifar10(cifar) => (&cifar.path, "source.cifar10.path"),
-            SourceConfig::SyntheticScenes(_) => {
-                self.duplicates("classes", &config.classes);
-                return;
-            }
-        };
-        if path.trim().is_empty() {
-            self.error(key, format!("`{key}` is empty"), "no path", "name a folder, relative to the project root");
+        for place in config.paths().into_iter().filter(|place| place.path.trim().is_empty()) {
+            let what = if place.kind == PathKind::Folder { "a folder" } else { "a file" };
+            let help = format!("name {what}, relative to the project root");
+            self.error(place.key, format!("`{}` is empty", place.key), "no path", &help);
+        }
+        if let SubsetConfig::Fraction(FractionConfig { test_fraction, .. }) = config.subset
+            && (test_fraction <= 0.0 || test_fraction >= 1.0)
+        {
+            let path = "subset.fraction.test_fraction";
+            let message = format!("`{path}` must lie between 0 and 1, but is {test_fraction}");
+            self.error(path, message, "leaves one part empty", "0.2 is usual");
         }
         self.duplicates("classes", &config.classes);
     }
@@ -135,6 +144,18 @@ impl Check<'_, '_> {
                 self.error(&path, message, "not above 0", "pixels are divided by it; 1 leaves them as they are");
             }
         }
+        let lists = config.view_ops.len();
+        if lists > 0 && (lists != config.views as usize || !config.ops.is_empty()) {
+            self.error("view_ops", view_ops_problem(config), "does not fit", VIEW_OPS_HELP);
+            return;
+        }
+        for (key, ops) in config.op_lists() {
+            if let Err(wrong) = check_view_size(ops, config.image_size) {
+                let path = format!("{key}[{}]", wrong.op);
+                let message = format!("`{path}` leaves {}, not views of `image_size`", wrong.leaves);
+                self.error(&path, message, "the last operation that sets the size", WRONG_SIZE_HELP);
+            }
+        }
     }
 
     fn op(&mut self, path: &str, op: &OpConfig) {
@@ -143,7 +164,18 @@ impl Check<'_, '_> {
                 self.range(&format!("{path}.random_resized_crop.scale"), crop.scale, true);
                 self.range(&format!("{path}.random_resized_crop.ratio"), crop.ratio, true);
             }
-            OpConfig::GaussianBlur(blur) => self.range(&format!("{path}.gaussian_blur.sigma"), blur.sigma, true),
+            OpConfig::GaussianBlur(blur) => {
+                self.range(&format!("{path}.gaussian_blur.sigma"), blur.sigma, true);
+                if let Some(size) = blur.kernel_size.filter(|size| size % 2 == 0) {
+                    let path = format!("{path}.gaussian_blur.kernel_size");
+                    let message = format!("`{path}` must be odd, but is {size}");
+                    self.error(&path, message, "has no middle", KERNEL_SIZE_HELP);
+                }
+            }
+            OpConfig::RandomErasing(erasing) => {
+                self.range(&format!("{path}.random_erasing.scale"), erasing.scale, false);
+                self.range(&format!("{path}.random_erasing.ratio"), erasing.ratio, true);
+            }
             OpConfig::Rotate90(rotate) if rotate.turns.is_empty() => {
                 let path = format!("{path}.rotate90.turns");
                 self.error(

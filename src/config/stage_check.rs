@@ -16,7 +16,7 @@ use super::{
     walk::{At, Places, Walker},
 };
 use crate::{
-    augment::augment_config::OpConfig,
+    augment::{augment_config::OpConfig, preset::Preset},
     stage::{StageConfig, StageKind, external_input::uses_seed},
 };
 
@@ -43,8 +43,8 @@ pub(crate) struct StageDraft<'n> {
     pub seed: Option<u64>,
     /// What stands after `inputs`.
     pub inputs_entry: Option<&'n Entry>,
-    /// The operations of a policy that are right one by one, by their number, whatever else is wrong.
-    pub ops: Vec<(usize, OpConfig)>,
+    /// The operations of a policy that are right one by one, by their key path, whatever else is wrong.
+    pub ops: Vec<(String, OpConfig)>,
     /// Places of every key.
     pub places: Places,
     /// Checked inputs: the stages of each.
@@ -145,20 +145,53 @@ fn check_seed_axis(cell: &Cell, draft: &StageDraft<'_>, findings: &mut Findings)
 }
 
 /// So that a mistake in one operation does not hide another in the next.
-fn right_ops(with: Option<&Entry>) -> Vec<(usize, OpConfig)> {
+fn right_ops(with: Option<&Entry>) -> Vec<(String, OpConfig)> {
     let top = with_schema(StageKind::Augment);
     let schema = &schema::resolve(top)["properties"]["ops"]["items"];
-    let Some(NodeValue::Seq(items)) = with.and_then(|with| with.value.get("ops")).map(|ops| &ops.value.value) else {
-        return vec![];
+    let items = |node: &Node| match &node.value {
+        NodeValue::Seq(items) => items.clone(),
+        _ => vec![],
     };
-    let right = items.iter().enumerate().filter_map(|(idx, item)| {
-        // What is wrong here is reported by the walk over the whole policy.
-        let (mut findings, mut places) = (Findings::default(), Places::new());
-        let mut walker = Walker { findings: &mut findings, places: &mut places, owner: "", top };
-        let value = walker.check(item, schema, &At::top("", item.span))?;
-        Some((idx, serde_json::from_value(value).ok()?))
-    });
-    right.collect()
+    let list = |key: &str| with.and_then(|with| with.value.get(key)).map(|entry| items(&entry.value));
+    let mut lists = vec![("ops".to_owned(), list("ops").unwrap_or_default())];
+    for (view, ops) in list("view_ops").unwrap_or_default().iter().enumerate() {
+        lists.push((format!("view_ops[{view}]"), items(ops)));
+    }
+    let mut right = vec![];
+    for (key, items) in lists {
+        for (idx, item) in items.iter().enumerate() {
+            // What is wrong here is reported by the walk over the whole policy.
+            let (mut findings, mut places) = (Findings::default(), Places::new());
+            let mut walker = Walker { findings: &mut findings, places: &mut places, owner: "", top };
+            let value = walker.check(item, schema, &At::top("", item.span));
+            if let Some(op) = value.and_then(|value| serde_json::from_value(value).ok()) {
+                right.push((format!("{key}[{idx}]"), op));
+            }
+        }
+    }
+    right
+}
+
+/// What a policy lacks that no preset supplies.
+fn check_policy_is_whole(value: &Value, draft: &StageDraft<'_>, findings: &mut Findings) -> Option<()> {
+    if !value["preset"].is_null() {
+        return Some(());
+    }
+    let has = |key: &str| !value[key].is_null();
+    let missing: Vec<&str> = [("image_size", has("image_size")), ("ops", has("ops") || has("view_ops"))]
+        .into_iter()
+        .filter_map(|(key, there)| (!there).then_some(key))
+        .collect();
+    for key in &missing {
+        let span = draft.places.get("with").map_or(draft.name_span, |spans| spans.key);
+        let presets = Preset::ALL.map(Preset::name);
+        findings.error(
+            Finding::new("config::missing_key", span, format!("`{key}` is missing"))
+                .label(format!("needs `{key}`"))
+                .help(format!("write `{key}`, or `preset` with one of {}", list(&presets))),
+        );
+    }
+    missing.is_empty().then_some(())
 }
 
 pub(crate) fn record(places: &mut Places, path: &str, entry: &Entry) {
@@ -278,6 +311,9 @@ fn check_with(
         }
         _ => Value::Object(Map::new()),
     };
+    if kind == StageKind::Augment {
+        check_policy_is_whole(&value, draft, findings)?;
+    }
     decode(kind, value, draft, findings)
 }
 

@@ -12,7 +12,7 @@ use super::{
     hints::{example, first_sentence, home_of, number_help, number_of, range_text, variant_example, with_origin},
     node::{Entry, Node, NodeValue},
     scalar::{ScalarKind, resolve_plain},
-    schema::resolve,
+    schema::{resolve, type_name},
     source::Span,
     suggest::{did_you_mean, list, nearest},
 };
@@ -95,7 +95,10 @@ impl Walker<'_> {
         if let Some(variants) = schema["oneOf"].as_array() {
             return self.check_choice(node, variants, at);
         }
-        match schema["type"].as_str() {
+        if node.is_null() && schema["type"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "null")) {
+            return Some(Value::Null);
+        }
+        match type_name(&schema["type"]) {
             Some("object") => self.check_object(node, schema, at),
             Some("array") => self.check_array(node, schema, at),
             Some("integer") => self.check_integer(node, schema, at),

@@ -68,9 +68,12 @@ fn check_policy(draft: &StageDraft<'_>, drafts: &[StageDraft<'_>], findings: &mu
     let policy = &drafts[reference.stage];
     let Some(StageConfig::Augment(config)) = &policy.config else { return };
     let crops = |op: &OpConfig| matches!(op, OpConfig::RandomResizedCrop(_) | OpConfig::PadCrop(_));
-    if !config.ops.iter().any(crops) {
+    if !config.op_lists().iter().all(|(_, ops)| ops.iter().any(crops)) {
         let message = format!("policy `{}` has no random crop, which such pretraining depends on most", policy.name);
-        let span = policy.places.get("with.ops").map_or(policy.name_span, |spans| spans.key);
+        let span = ["with.ops", "with.view_ops"]
+            .iter()
+            .find_map(|path| policy.places.get(*path))
+            .map_or(policy.name_span, |spans| spans.key);
         findings.warn(
             Finding::new("config::no_crop", span, message)
                 .label("no crop among these")

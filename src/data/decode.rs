@@ -1,15 +1,60 @@
 //! From the bytes of an image file to RGB pixels, as a viewer shows them.
 //!
 //! The format is judged by content, not by name. EXIF orientation is applied. Grey becomes three equal channels,
-//! 16 bits become 8, and transparency lies over white. Of an animation the first frame is taken. What a decoder
+//! 16 bits become 8, and transparency lies over a colour, white unless another is asked for. Of an animation the first frame is taken. What a decoder
 //! lets pass in silence, such as a photograph whose second half is missing, is an error.
 
-use std::{io::Cursor, panic::catch_unwind};
+use std::{
+    fs::File,
+    io::{self, Cursor, Read as _},
+    panic::catch_unwind,
+    path::Path,
+};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage, metadata::Orientation};
 
-use super::jpeg::{check_jpeg_is_whole, decode_photograph, jpeg_size};
+use super::{
+    ingest_config::{DEFAULT_MAX_PIXELS, WHITE},
+    jpeg::{check_jpeg_is_whole, decode_photograph, jpeg_size},
+};
 use crate::augment::ImageRef;
+
+/// How much of a file is looked at first to find the size of the image.
+const HEAD: u64 = 4096;
+/// Memory that a file's size is believed to need before anything of it was read.
+const LARGE_FILE: u64 = 64 << 20;
+
+/// What decides, beside the bytes, what becomes of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Images with more pixels are refused by their header.
+    pub max_pixels: u64,
+    /// What lies behind transparency.
+    pub background: [u8; 3],
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { max_pixels: DEFAULT_MAX_PIXELS, background: WHITE }
+    }
+}
+
+impl DecodeOptions {
+    /// Refuses what has no pixels or too many.
+    ///
+    /// # Errors
+    /// In words for the user.
+    pub fn check_size(&self, width: u32, height: u32) -> Result<(), String> {
+        let num_pixels = u64::from(width) * u64::from(height);
+        if num_pixels > self.max_pixels {
+            return Err(format!(
+                "its header says {width}×{height} = {num_pixels} pixels, `max_pixels` is {}",
+                self.max_pixels
+            ));
+        }
+        if num_pixels == 0 { Err("it has no pixels".into()) } else { Ok(()) }
+    }
+}
 
 /// An RGB image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +79,43 @@ impl OwnedImage {
 /// # Errors
 /// In words for the user, without the file's name: not an image, damaged, cut off, or more than `max_pixels`.
 pub fn decode_rgb(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
+    decode_with(bytes, &DecodeOptions { max_pixels, ..DecodeOptions::default() })
+}
+
+/// The same over another background.
+///
+/// # Errors
+/// As [`decode_rgb`].
+pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<OwnedImage, String> {
     // A decoder that panics on a damaged file must not end the run.
-    catch_unwind(|| decode(bytes, max_pixels)).unwrap_or_else(|_| Err("the decoder gave up on it".into()))
+    catch_unwind(|| decode(bytes, options)).unwrap_or_else(|_| Err("the decoder gave up on it".into()))
+}
+
+/// Reads and decodes an image file.
+///
+/// # Errors
+/// As [`decode_rgb`], and where the file cannot be read.
+pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<OwnedImage, String> {
+    decode_with(&read_image_file(path, u64::MAX)?, options)
+}
+
+/// Width and height of an image file, from its first bytes where they say so.
+pub(super) fn dimensions_of_file(path: &Path) -> Option<(u32, u32)> {
+    let head = read_image_file(path, HEAD).ok().and_then(|head| read_dimensions(&head).ok());
+    head.or_else(|| read_dimensions(&read_image_file(path, u64::MAX).ok()?).ok())
+}
+
+/// At most the first `limit` bytes of a file.
+fn read_image_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let describe = |error: io::Error| format!("it cannot be read: {error}");
+    // Opening a pipe would wait for ever.
+    let metadata = std::fs::metadata(path).map_err(describe)?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let mut bytes = Vec::with_capacity(metadata.len().min(limit).min(LARGE_FILE) as usize + 1);
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(describe)?;
+    Ok(bytes)
 }
 
 /// Width and height from the header alone.
@@ -55,47 +135,42 @@ pub fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
     .unwrap_or_else(|_| Err("the decoder gave up on its header".into()))
 }
 
-fn decode(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
+fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<OwnedImage, String> {
     let format = guess_format(bytes)?;
     if format == ImageFormat::Jpeg
         && check_jpeg_is_whole(bytes).is_ok()
-        && let Some(image) = decode_photograph(bytes, max_pixels)
+        && let Some(image) = decode_photograph(bytes, options.max_pixels)
     {
         return Ok(image);
     }
-    decode_by_library(bytes, format, max_pixels)
+    decode_by_library(bytes, format, options)
 }
 
-fn decode_by_library(bytes: &[u8], format: ImageFormat, max_pixels: u64) -> Result<OwnedImage, String> {
+fn decode_by_library(bytes: &[u8], format: ImageFormat, options: &DecodeOptions) -> Result<OwnedImage, String> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The library's own limit would refuse images that `max_pixels` allows; eight bytes a pixel and some room for
     // metadata still stop what is not pixels from filling the memory.
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(8).saturating_add(64 << 20));
+    limits.max_alloc = Some(options.max_pixels.saturating_mul(8).saturating_add(64 << 20));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| describe(&error))?;
     let (width, height) = decoder.dimensions();
-    let num_pixels = u64::from(width) * u64::from(height);
-    if num_pixels > max_pixels {
-        return Err(format!("its header says {width}×{height} = {num_pixels} pixels, `max_pixels` is {max_pixels}"));
-    }
-    if num_pixels == 0 {
-        return Err("it has no pixels".into());
-    }
+    options.check_size(width, height)?;
     if format == ImageFormat::Jpeg {
         check_jpeg_is_whole(bytes)?;
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| describe(&error))?;
     image.apply_orientation(orientation);
-    let rgb = if image.color().has_alpha() { over_white(&image.into_rgba8()) } else { image.into_rgb8() };
+    let rgb =
+        if image.color().has_alpha() { over_color(&image.into_rgba8(), options.background) } else { image.into_rgb8() };
     Ok(OwnedImage { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw() })
 }
 
 /// Only for tests: the same without the short way.
 #[cfg(test)]
 pub(super) fn decode_the_long_way(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
-    decode_by_library(bytes, guess_format(bytes)?, max_pixels)
+    decode_by_library(bytes, guess_format(bytes)?, &DecodeOptions { max_pixels, ..DecodeOptions::default() })
 }
 
 fn guess_format(bytes: &[u8]) -> Result<ImageFormat, String> {
@@ -121,12 +196,13 @@ fn describe(error: &image::ImageError) -> String {
     text
 }
 
-fn over_white(image: &RgbaImage) -> RgbImage {
+fn over_color(image: &RgbaImage, background: [u8; 3]) -> RgbImage {
     let mut flat = RgbImage::new(image.width(), image.height());
     for (to, from) in flat.pixels_mut().zip(image.pixels()) {
         let alpha = u32::from(from[3]);
         for channel in 0..3 {
-            to[channel] = ((u32::from(from[channel]) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+            let behind = u32::from(background[channel]) * (255 - alpha);
+            to[channel] = ((u32::from(from[channel]) * alpha + behind + 127) / 255) as u8;
         }
     }
     flat

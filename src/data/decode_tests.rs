@@ -25,7 +25,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 /// Every file of the corpus with its name.
-fn corpus() -> Vec<(String, Vec<u8>)> {
+pub(super) fn corpus() -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = FORMATS.iter().map(|&format| (format!("{format:?}"), encode(picture(), format))).collect();
     for name in ["cmyk.jpg", "progressive.jpg", "grey.jpg", "palette.png", "palette.gif", "lzw.tif", "lossy.webp"] {
         files.push((name.into(), golden(name)));

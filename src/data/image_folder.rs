@@ -1,23 +1,16 @@
 //! A folder of images: sub-folders are classes, a flat folder is unlabelled.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{
     DataError, Progress,
-    decode::{OwnedImage, decode_rgb, read_dimensions},
+    class_names::{EXTENSIONS, is_image_extension},
+    decode::{DecodeOptions, OwnedImage, decode_file, dimensions_of_file},
     image_source::{ImageSource, SourceItem},
 };
-
-/// How much of a file is looked at first to find the size of the image.
-const HEAD: u64 = 4096;
-/// Memory that a file's size is believed to need before anything of it was read.
-const LARGE_FILE: u64 = 64 << 20;
-
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// The images below a folder, sorted by class and then by relative path, byte by byte.
 #[derive(Debug)]
@@ -73,6 +66,24 @@ impl ImageFolder {
         }
     }
 
+    /// Lists all images below `root`, without labels.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn scan_flat(root: &Path) -> Result<Self, DataError> {
+        check_is_folder(root)?;
+        let mut images = vec![];
+        collect(root, "", &mut vec![], &mut images)?;
+        if images.is_empty() {
+            return Err(no_images(root));
+        }
+        let mut source = Self { class_names: vec![], items: vec![], paths: vec![] };
+        for entry in images {
+            source.push(entry, None);
+        }
+        Ok(source)
+    }
+
     fn from_listing(
         root: &Path,
         prefix: &str,
@@ -83,10 +94,7 @@ impl ImageFolder {
         let mut source = Self { class_names: vec![], items: vec![], paths: vec![] };
         if classes.is_empty() {
             if flat.is_empty() {
-                return Err(DataError::source(
-                    format!("folder `{}` holds no images", root.display()),
-                    format!("put files that end in {} into it, or into one sub-folder for each class", extensions()),
-                ));
+                return Err(no_images(root));
             }
             for mut entry in flat {
                 entry.name = format!("{prefix}{}", entry.name);
@@ -127,27 +135,19 @@ impl ImageSource for ImageFolder {
     }
 
     fn dimensions_hint(&self, idx: usize) -> Option<(u32, u32)> {
-        let path = &self.paths[idx];
-        let head = read_image_file(path, HEAD).ok().and_then(|head| read_dimensions(&head).ok());
-        head.or_else(|| read_dimensions(&read_image_file(path, u64::MAX).ok()?).ok())
+        dimensions_of_file(&self.paths[idx])
     }
 
-    fn decode(&self, idx: usize, max_pixels: u64) -> Result<OwnedImage, String> {
-        decode_rgb(&read_image_file(&self.paths[idx], u64::MAX)?, max_pixels)
+    fn decode(&self, idx: usize, options: &DecodeOptions) -> Result<OwnedImage, String> {
+        decode_file(&self.paths[idx], options)
     }
 }
 
-/// At most the first `limit` bytes of a file.
-fn read_image_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let describe = |error: io::Error| format!("it cannot be read: {error}");
-    // Opening a pipe would wait for ever.
-    let metadata = fs::metadata(path).map_err(describe)?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".into());
-    }
-    let mut bytes = Vec::with_capacity(metadata.len().min(limit).min(LARGE_FILE) as usize + 1);
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(describe)?;
-    Ok(bytes)
+fn no_images(root: &Path) -> DataError {
+    DataError::source(
+        format!("folder `{}` holds no images", root.display()),
+        format!("put files that end in {} into it, or into one sub-folder for each class", extensions()),
+    )
 }
 
 fn check_is_folder(root: &Path) -> Result<(), DataError> {
@@ -188,9 +188,7 @@ fn list(dir: &Path) -> io::Result<Listing> {
 }
 
 fn is_image_name(path: &Path) -> bool {
-    path.extension()
-        .and_then(|extension| extension.to_str())
-        .is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+    path.extension().and_then(|extension| extension.to_str()).is_some_and(is_image_extension)
 }
 
 fn extensions() -> String {

@@ -1,6 +1,6 @@
 //! Where images come from, whatever the source.
 
-use super::decode::OwnedImage;
+use super::decode::{DecodeOptions, OwnedImage};
 
 /// One image that a source can give.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,5 +26,5 @@ pub trait ImageSource: Sync {
     ///
     /// # Errors
     /// In words for the user, without the image's name.
-    fn decode(&self, idx: usize, max_pixels: u64) -> Result<OwnedImage, String>;
+    fn decode(&self, idx: usize, options: &DecodeOptions) -> Result<OwnedImage, String>;
 }

@@ -1,19 +1,28 @@
 //! From a source to a dataset artifact: decode and resize in parallel, write in order.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use rayon::prelude::*;
 
 use super::{
     DataError, DatasetCard, EarlierImages, Progress, SkippedFile,
-    cifar10::Cifar10,
-    decode::OwnedImage,
+    arrays::Arrays,
+    cifar::Cifar,
+    decode::{DecodeOptions, OwnedImage},
     image_folder::ImageFolder,
     image_source::ImageSource,
-    ingest_config::{IngestConfig, OnError, ResizeConfig, SourceConfig},
+    ingest_config::{Duplicates, IngestConfig, OnError, ResizeConfig},
+    manifest::Manifest,
+    pixel_digests::{DuplicateFilter, PixelDigest, pixel_digest},
     pixel_sums::PixelSums,
     scenes::SyntheticScenes,
+    source_config::{PathKind, SourceConfig, SourcePath},
     store_writer::StoreWriter,
+    subset::{SubsetConfig, select_subset},
+    tar_shards::TarShards,
 };
 use crate::augment::{
     ImageRef,
@@ -38,30 +47,30 @@ pub fn ingest(
     earlier: Option<&EarlierImages>,
     progress: &dyn Progress,
 ) -> Result<DatasetCard, DataError> {
-    let source: Box<dyn ImageSource> = match &config.source {
-        SourceConfig::ImageFolder(path) => {
-            Box::new(ImageFolder::scan(&project_root.join(path), &config.classes, progress)?)
-        }
-        SourceConfig::Cifar10(cifar) => Box::new(Cifar10::open(&project_root.join(&cifar.path), cifar)?),
-        SourceConfig::SyntheticScenes(scenes) => Box::new(SyntheticScenes::new(scenes)),
-    };
-    store_source(source.as_ref(), config, out_dir, earlier, progress)
+    ingest_without(config, project_root, out_dir, earlier, &BTreeSet::new(), progress)
 }
 
-/// Writes the selected images of a source into a dataset artifact.
+/// The same without images whose stored pixels are among `exclude`.
 ///
 /// # Errors
 /// As [`ingest`].
-pub fn store_source(
-    source: &dyn ImageSource,
+pub fn ingest_without(
     config: &IngestConfig,
+    project_root: &Path,
     out_dir: &Path,
     earlier: Option<&EarlierImages>,
+    exclude: &BTreeSet<PixelDigest>,
     progress: &dyn Progress,
 ) -> Result<DatasetCard, DataError> {
-    let (class_names, selected) = select(source, config)?;
+    let source = open_source(config, project_root, progress)?;
+    let subset = select_subset(&config.subset, source.items(), project_root)?;
+    let (class_names, selected) = select(source.as_ref(), &subset, config)?;
+    let options = DecodeOptions { max_pixels: config.max_pixels, background: config.background };
+    let mut duplicates = DuplicateFilter::new(exclude, config.duplicates == Duplicates::Drop);
+    let source = source.as_ref();
+    let mut num_duplicates = 0_u64;
     let mut writer = StoreWriter::create(out_dir, class_names.clone())?;
-    let mut skipped = vec![];
+    let (mut skipped, mut broken) = (vec![], vec![]);
     let total = selected.len() as u64;
     let (mut done, mut num_taken) = (0, 0);
     let known = |item: &Selected| earlier?.image(&source.items()[item.idx].name);
@@ -70,29 +79,34 @@ pub fn store_source(
             if progress.is_cancelled() {
                 return Err(DataError::Cancelled);
             }
-            let images: Vec<Result<(Pixels<'_>, PixelSums), String>> = part
+            let with_digests = duplicates.is_active();
+            let images: Vec<Result<Prepared<'_>, String>> = part
                 .par_iter()
                 .map_init(ResampleScratch::default, |scratch, item| {
                     let image = match known(item) {
                         Some(image) => Pixels::Taken(image),
-                        None => {
-                            Pixels::New(resize(source.decode(item.idx, config.max_pixels)?, &config.resize, scratch))
-                        }
+                        None => Pixels::New(resize(source.decode(item.idx, &options)?, &config.resize, scratch)),
                     };
                     let sums = PixelSums::of(image.as_ref().rgb);
-                    Ok((image, sums))
+                    let digest = with_digests.then(|| pixel_digest(image.as_ref()));
+                    Ok(Prepared { image, sums, digest })
                 })
                 .collect();
             for (item, image) in part.iter().zip(images) {
                 let name = &source.items()[item.idx].name;
                 match image {
-                    Ok((image, sums)) => {
+                    Ok(Prepared { image, sums, digest }) => {
                         num_taken += u64::from(matches!(image, Pixels::Taken(_)));
+                        if let Some(reason) = digest.and_then(|digest| duplicates.reject(name, digest)) {
+                            num_duplicates += 1;
+                            skipped.push(SkippedFile { file: name.clone(), reason });
+                            continue;
+                        }
                         writer.push_summed(name, image.as_ref(), item.label, &sums)?;
                     }
                     Err(reason) => match config.on_error {
-                        OnError::Fail => return Err(broken_file(&config.source, name, &reason)),
-                        OnError::Skip => skipped.push(SkippedFile { file: name.clone(), reason }),
+                        OnError::Fail => return Err(broken_file(config, name, &reason)),
+                        OnError::Skip => broken.push(SkippedFile { file: name.clone(), reason }),
                     },
                 }
             }
@@ -103,7 +117,11 @@ pub fn store_source(
     if num_taken > 0 {
         progress.info(&format!("{num_taken} of {total} images are as before, {} new", total - num_taken));
     }
-    report_skipped(&skipped, total, progress);
+    report_skipped(&broken, total, progress);
+    if num_duplicates > 0 {
+        progress.info(&format!("{num_duplicates} of {total} images are there already and were left out"));
+    }
+    skipped.append(&mut broken);
     if writer.is_empty() {
         let first = skipped.first().map(|first| format!("; the first is `{}`: {}", first.file, first.reason));
         return Err(DataError::source(
@@ -114,6 +132,14 @@ pub fn store_source(
     warn_about_classes(&class_names, writer.class_counts(), progress);
     skipped.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()));
     writer.finish(skipped)
+}
+
+/// An image with what is computed beside others.
+struct Prepared<'a> {
+    image: Pixels<'a>,
+    sums: PixelSums,
+    /// Where equal images are looked for.
+    digest: Option<PixelDigest>,
 }
 
 /// An image on its way into the store.
@@ -140,8 +166,48 @@ struct Selected {
     label: Option<u32>,
 }
 
+fn open_source(
+    config: &IngestConfig,
+    project_root: &Path,
+    progress: &dyn Progress,
+) -> Result<Box<dyn ImageSource>, DataError> {
+    Ok(match &config.source {
+        SourceConfig::ImageFolder(path) => {
+            Box::new(ImageFolder::scan(&project_root.join(path), &config.classes, progress)?)
+        }
+        SourceConfig::FlatFolder(path) => Box::new(ImageFolder::scan_flat(&project_root.join(path))?),
+        SourceConfig::Manifest(manifest) => Box::new(Manifest::open(project_root, manifest)?),
+        SourceConfig::Cifar10(cifar) => Box::new(Cifar::open_10(&project_root.join(&cifar.path), cifar)?),
+        SourceConfig::Cifar100(cifar) => Box::new(Cifar::open_100(&project_root.join(&cifar.path), cifar)?),
+        SourceConfig::Idx(arrays) => Box::new(Arrays::open_idx(project_root, arrays)?),
+        SourceConfig::Npy(arrays) => Box::new(Arrays::open_npy(project_root, arrays)?),
+        SourceConfig::TarShards(tar) => Box::new(TarShards::open(project_root, tar)?),
+        SourceConfig::SyntheticScenes(scenes) => Box::new(SyntheticScenes::new(scenes)),
+    })
+}
+
+impl IngestConfig {
+    /// The files and folders that are read.
+    pub fn paths(&self) -> Vec<SourcePath<'_>> {
+        let mut paths = self.source.paths();
+        if let SubsetConfig::FileList(list) = &self.subset {
+            paths.push(SourcePath { key: "subset.file_list.path", path: &list.path, kind: PathKind::File });
+        }
+        paths
+    }
+}
+
+/// Resizes an image as a dataset would store it.
+pub fn resize_for_store(image: OwnedImage, config: &ResizeConfig) -> OwnedImage {
+    resize(image, config, &mut ResampleScratch::default())
+}
+
 /// Applies `classes` and `max_per_class`.
-fn select(source: &dyn ImageSource, config: &IngestConfig) -> Result<(Vec<String>, Vec<Selected>), DataError> {
+fn select(
+    source: &dyn ImageSource,
+    subset: &[usize],
+    config: &IngestConfig,
+) -> Result<(Vec<String>, Vec<Selected>), DataError> {
     let known = source.class_names();
     let class_names = if config.classes.is_empty() { known.to_vec() } else { config.classes.clone() };
     let mut new_labels: BTreeMap<u32, u32> = BTreeMap::new();
@@ -153,8 +219,9 @@ fn select(source: &dyn ImageSource, config: &IngestConfig) -> Result<(Vec<String
     }
     let mut counts: BTreeMap<Option<u32>, u32> = BTreeMap::new();
     let mut selected = vec![];
-    for (idx, item) in source.items().iter().enumerate() {
-        let label = match item.label {
+    for &idx in subset {
+        let label = match source.items()[idx].label {
+            None if !config.classes.is_empty() => continue,
             None => None,
             Some(old) => match new_labels.get(&old) {
                 Some(&new) => Some(new),
@@ -242,11 +309,9 @@ fn split_by_bytes<'w, 'e>(
     parts
 }
 
-fn broken_file(source: &SourceConfig, name: &str, reason: &str) -> DataError {
-    let folder = match source {
-        SourceConfig::ImageFolder(folder) => format!(" in `{folder}`"),
-        SourceConfig::Cifar10(_) | SourceConfig::SyntheticScenes(_) => String::new(),
-    };
+fn broken_file(config: &IngestConfig, name: &str, reason: &str) -> DataError {
+    let place = config.source.paths().last().map(|place| format!(" in `{}`", place.path));
+    let folder = place.unwrap_or_default();
     DataError::source(
         format!("`{name}`{folder} cannot be used: {reason}"),
         if reason.contains("max_pixels") {

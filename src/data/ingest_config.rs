@@ -3,12 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{source_config::SourceConfig, subset::SubsetConfig};
+
 /// Parameters of an `ingest` stage: reads images once and stores them decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IngestConfig {
     /// Where the images come from.
     pub source: SourceConfig,
+    /// Which of the source's images belong to the dataset, before `classes` and `max_per_class`.
+    #[serde(default)]
+    pub subset: SubsetConfig,
     /// How images are resized before they are stored.
     #[serde(default)]
     pub resize: ResizeConfig,
@@ -21,70 +26,47 @@ pub struct IngestConfig {
     /// Keep at most this many images of each class (the first by file name). 0 keeps all.
     #[serde(default)]
     pub max_per_class: u32,
+    /// What to do with an image that has the same pixels, as they are stored, as one before it.
+    #[serde(default)]
+    pub duplicates: Duplicates,
     /// Refuse images with more pixels than this, judged by their header before decoding.
     #[serde(default = "default_max_pixels")]
     #[schemars(range(min = 1))]
     pub max_pixels: u64,
+    /// Red, green and blue that lie behind what is transparent.
+    #[serde(default = "default_background")]
+    pub background: [u8; 3],
+}
+
+impl IngestConfig {
+    /// Everything from a source, as it is.
+    pub fn all_of(source: SourceConfig) -> Self {
+        Self {
+            source,
+            subset: SubsetConfig::All,
+            resize: ResizeConfig::None,
+            on_error: OnError::Fail,
+            classes: vec![],
+            max_per_class: 0,
+            duplicates: Duplicates::Keep,
+            max_pixels: DEFAULT_MAX_PIXELS,
+            background: WHITE,
+        }
+    }
 }
 
 /// 50 megapixels: above every camera's everyday size, below what a decompression bomb claims.
+pub const DEFAULT_MAX_PIXELS: u64 = 50_000_000;
+
 fn default_max_pixels() -> u64 {
-    50_000_000
+    DEFAULT_MAX_PIXELS
 }
 
-/// Where images come from. Paths are relative to the project root.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum SourceConfig {
-    /// A folder of images. Sub-folders are classes, named after the folder; a folder that holds images
-    /// and no sub-folder with images is an unlabelled dataset.
-    ImageFolder(String),
-    /// The original CIFAR-10 binary batches.
-    Cifar10(Cifar10Config),
-    /// Procedural landscapes with labelled classes, drawn from a seed: needs no download.
-    SyntheticScenes(SyntheticScenesConfig),
-}
+/// What a viewer shows behind transparency.
+pub const WHITE: [u8; 3] = [255; 3];
 
-/// The original CIFAR-10 binary batches (`data_batch_1.bin` … `test_batch.bin`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Cifar10Config {
-    /// Folder that holds the `.bin` files.
-    pub path: String,
-    /// Which of the two original splits to read.
-    pub split: Split,
-}
-
-/// One of the two splits of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// The training images.
-    Train,
-    /// The test images.
-    Test,
-}
-
-/// Procedural landscapes: the same seed and split always draw the same pixels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SyntheticScenesConfig {
-    /// How many images to draw of each class.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub images_per_class: u32,
-    /// Width and height in pixels.
-    #[serde(default = "default_scene_size")]
-    #[schemars(range(min = 16, max = 512))]
-    pub image_size: u32,
-    /// Images of different splits never coincide.
-    pub split: Split,
-    /// Seed of the drawing.
-    #[serde(default)]
-    pub seed: u64,
-}
-
-fn default_scene_size() -> u32 {
-    48
+fn default_background() -> [u8; 3] {
+    WHITE
 }
 
 /// How images are resized when they are stored (bilinear with antialias).
@@ -121,4 +103,15 @@ pub enum OnError {
     Fail,
     /// Leave the file out, list it with the reason in `dataset.json`, and warn.
     Skip,
+}
+
+/// What to do with an image that is there twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// Store it as often as it is there.
+    #[default]
+    Keep,
+    /// Store the first one, and list the others in `dataset.json`.
+    Drop,
 }

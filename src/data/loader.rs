@@ -1,4 +1,4 @@
-//! Batches of two views of each image, in an order that depends on seed and epoch alone.
+//! Batches of views of each image, in an order that depends on seed and epoch alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,13 +12,11 @@ use crate::{
     seed::below,
 };
 
-/// Two views of each image of a batch.
+/// Views of each image of a batch, as many as the policy says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewBatch {
-    /// First views, `[batch, size, size, 3]`, normalised.
-    pub x1: Vec<f32>,
-    /// Second views, the same shape.
-    pub x2: Vec<f32>,
+    /// The first view of each image, then the second of each and so on: `[views, batch, size, size, 3]`, normalised.
+    pub x: Vec<f32>,
     /// Which images these are.
     pub indices: Vec<usize>,
 }
@@ -92,7 +90,7 @@ impl BatchLoader {
     pub fn recycle(&self, batch: ViewBatch) {
         let mut spare = self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < 6 {
-            spare.extend([batch.x1, batch.x2]);
+            spare.push(batch.x);
         }
     }
 }
@@ -105,20 +103,15 @@ impl Shared {
 
     fn load(&self, epoch: u32, indices: &[usize]) -> ViewBatch {
         let stride = 3 * self.policy.image_size() * self.policy.image_size();
-        let mut x1 = self.buffer(indices.len() * stride);
-        let mut x2 = self.buffer(indices.len() * stride);
+        let mut x = self.buffer(self.policy.num_views() * indices.len() * stride);
         self.pool.install(|| {
-            x1.par_chunks_exact_mut(stride).zip(x2.par_chunks_exact_mut(stride)).zip(indices).for_each_init(
-                Scratch::default,
-                |scratch, ((first, second), &idx)| {
-                    let image = self.dataset.image(idx);
-                    let key = ViewKey { seed: self.seed, epoch, image_idx: idx as u64, view: 0 };
-                    self.policy.view(image, key, scratch, first);
-                    self.policy.view(image, ViewKey { view: 1, ..key }, scratch, second);
-                },
-            );
+            x.par_chunks_exact_mut(stride).enumerate().for_each_init(Scratch::default, |scratch, (place, out)| {
+                let (view, idx) = ((place / indices.len()) as u32, indices[place % indices.len()]);
+                let key = ViewKey { seed: self.seed, epoch, image_idx: idx as u64, view };
+                self.policy.view(self.dataset.image(idx), key, scratch, out);
+            });
         });
-        ViewBatch { x1, x2, indices: indices.to_vec() }
+        ViewBatch { x, indices: indices.to_vec() }
     }
 }
 

@@ -38,12 +38,12 @@ fn batches_are_the_same_for_any_number_of_threads() {
     assert_eq!(one.len(), 3);
     assert_eq!(one, batches(3));
     let (first, stride) = (&one[0], 3 * 12 * 12);
-    assert_eq!((first.x1.len(), first.x2.len()), (4 * stride, 4 * stride));
+    assert_eq!(first.x.len(), 2 * 4 * stride);
     let mut out = vec![0.0; stride];
     let idx = first.indices[1];
     let key = ViewKey { seed: 5, epoch: 3, image_idx: idx as u64, view: 1 };
     policy.view(dataset.image(idx), key, &mut Scratch::default(), &mut out);
-    assert_eq!(out, first.x2[stride..2 * stride]);
+    assert_eq!(out, first.x[(4 + 1) * stride..][..stride]);
 }
 
 #[test]

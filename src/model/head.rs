@@ -298,7 +298,7 @@ mod tests {
         let p = predictor.forward(z, 2).unwrap();
         assert_close("p1", &rows(&p.retaped::<NoneTape>()).0, &golden["p1"].1);
         let swapped = matrix_from_values(&device, [z2, z1].concat(), 12, 8);
-        let (loss, tape) = negative_cosine_similarity(p, &swapped).unwrap().split_tape();
+        let (loss, tape) = negative_cosine_similarity(p, &[swapped]).unwrap().split_tape();
         assert_close("loss", &[loss.array()], &golden["loss"].1);
         let gradients = loss.put_tape(tape).try_backward().unwrap();
 

@@ -138,9 +138,9 @@ fn one_step_and_ten_steps_are_pytorchs() {
     let (x1, own) = (images("x1"), images("x2"));
     let x2: Vec<f32> = x1.iter().zip(&own).map(|(x, own)| x * 0.9 + own * 0.2).collect();
     for (step, expected) in golden.losses.iter().enumerate() {
-        let views = Views { x1: &x1, x2: &x2, n: BATCH, image_size: SIZE };
+        let views = Views { x: vec![&x1, &x2], n: BATCH, image_size: SIZE };
         model.zero_gradients();
-        let output = model.forward_backward(views, 1.0).unwrap();
+        let output = model.forward_backward(&views, 1.0).unwrap();
         assert!(
             (f64::from(output.loss) - expected).abs() < 2e-4,
             "step {step}: loss {} where PyTorch has {expected}",

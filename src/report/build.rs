@@ -246,10 +246,16 @@ fn backbone_words(backbone: BackboneConfig) -> String {
 
 fn augmentation(input: &AugmentationInput) -> Result<AugmentationSummary, serde_json::Error> {
     let mut ops = vec![];
-    for op in &input.policy.ops {
-        // An operation is written as a map of one key.
-        if let Value::Object(map) = serde_json::to_value(op)? {
-            ops.extend(map.into_iter().map(|(name, params)| OpSummary { name, params: params_words(&params) }));
+    let lists = input.policy.op_lists();
+    for (view, (_, list)) in lists.iter().enumerate() {
+        for op in *list {
+            // An operation is written as a map of one key.
+            let Value::Object(map) = serde_json::to_value(op)? else { continue };
+            ops.extend(map.into_iter().map(|(name, params)| {
+                let params = params_words(&params);
+                let of_view = if lists.len() > 1 { format!("view {}: ", view + 1) } else { String::new() };
+                OpSummary { name, params: format!("{of_view}{params}") }
+            }));
         }
     }
     Ok(AugmentationSummary { stage: input.stage.clone(), image_size: input.policy.image_size, ops })

@@ -26,7 +26,7 @@ use crate::{
     lockfile::Lockfile,
     stage::{
         StageConfig, StageKind,
-        external_input::{ExternalInput, external_inputs},
+        external_input::{ExternalInput, PathKind, external_inputs},
     },
 };
 
@@ -74,7 +74,10 @@ impl Planner<'_> {
                 let problem = match path.metadata() {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist".to_owned(),
                     Err(error) => format!("cannot be read: {error}"),
-                    Ok(meta) if meta.is_file() && wants_folder(stage) => "is a file, not a folder".to_owned(),
+                    Ok(meta) if meta.is_file() && input.kind == PathKind::Folder => {
+                        "is a file, not a folder".to_owned()
+                    }
+                    Ok(meta) if meta.is_dir() && input.kind == PathKind::File => "is a folder, not a file".to_owned(),
                     Ok(_) => match self.sources.content(&path, ignore_for(stage)) {
                         Ok(content) if content.num_files > 0 => continue,
                         Ok(_) => "holds no files".to_owned(),
@@ -279,10 +282,6 @@ fn ignore_for(stage: &Stage) -> Ignore {
         StageKind::Ingest => Ignore::HiddenAndDesktopFiles,
         _ => Ignore::Nothing,
     }
-}
-
-fn wants_folder(stage: &Stage) -> bool {
-    stage.kind() == StageKind::Ingest
 }
 
 /// The files that a stage reads of an input's artifact; empty means all.

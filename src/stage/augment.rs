@@ -2,7 +2,10 @@
 
 use super::{StageContext, StageError, StageOutcome};
 use crate::{
-    augment::{AugmentConfig, AugmentError, ImageRef, Policy, preview::render_contact_sheet},
+    augment::{
+        AugmentConfig, AugmentError, ImageRef, Policy,
+        preview::{encode_png, render_contact_sheet},
+    },
     data::Dataset,
 };
 
@@ -22,12 +25,10 @@ pub fn run(config: &AugmentConfig, ctx: &StageContext<'_>) -> Result<StageOutcom
             spread(dataset.len(), config.preview.images as usize).map(|idx| (idx as u64, dataset.image(idx))).collect();
         let sheet = render_contact_sheet(&policy, &images, config.preview.views, ctx.seed);
         let path = ctx.out_dir.join(PREVIEW_FILE);
-        let png = image::RgbImage::from_raw(sheet.width, sheet.height, sheet.rgb)
-            .ok_or_else(|| StageError::Config { message: "the contact sheet is too large".into(), help: None })?;
-        png.save_with_format(&path, image::ImageFormat::Png).map_err(|error| StageError::Io {
+        std::fs::write(&path, encode_png(&sheet)?).map_err(|source| StageError::Io {
             action: "write",
             path,
-            source: std::io::Error::other(error),
+            source,
         })?;
     }
     Ok(StageOutcome::default())
@@ -44,6 +45,9 @@ impl From<AugmentError> for StageError {
         match error {
             AugmentError::Config { key, message, help } => {
                 Self::Config { message: format!("`{key}`: {message}"), help: Some(help) }
+            }
+            AugmentError::TooLarge { .. } => {
+                Self::Config { message: error.to_string(), help: error.help().map(str::to_owned) }
             }
             AugmentError::Io { action, path, source } => Self::Io { action, path, source },
             AugmentError::Format { path, message } => Self::Artifact { path, message },

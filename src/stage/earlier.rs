@@ -85,13 +85,16 @@ pub struct Treatment {
     pub inputs: &'static [&'static str],
 }
 
+/// Sources whose images are files of one folder, by name.
+pub const FOLDER_SOURCES: [&str; 2] = ["image_folder", "flat_folder"];
+
 /// How a stage with these parameters (those of its fingerprint) treats a single image; `None` for kinds that take
 /// nothing from earlier artifacts.
 pub fn treatment(kind: StageKind, config: &Value) -> Option<Treatment> {
     // Those that only decide which images there are, or which tables; whatever is not named here plays a part.
     let (without, inputs): (&[&str], &[&str]) = match kind {
-        StageKind::Ingest if config["source"].get("image_folder").is_some() => {
-            (&["classes", "max_per_class", "on_error"], &[])
+        StageKind::Ingest if FOLDER_SOURCES.iter().any(|source| config["source"].get(*source).is_some()) => {
+            (&["classes", "max_per_class", "on_error", "subset", "duplicates"], &[])
         }
         StageKind::Extract => (&["baselines"], &["encoder"]),
         _ => return None,
@@ -121,6 +124,7 @@ mod tests {
         assert!(same(&with("on_error", json!("skip"))));
         assert!(same(&with("max_per_class", json!(5))) && same(&with("classes", json!(["a"]))));
         assert!(!same(&with("added_later", json!(1))));
+        assert!(same(&with("duplicates", json!("drop"))) && same(&with("subset", json!("all"))));
         assert!(!same(&with("resize", json!("none"))) && !same(&with("max_pixels", json!(8))));
         assert!(treatment(StageKind::Ingest, &with("source", json!({"cifar10": {}}))).is_none());
         assert!(treatment(StageKind::Pretrain, &base).is_none());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::StageConfig;
-use crate::data::SourceConfig;
+pub use crate::data::source_config::PathKind;
 
 /// A file or folder outside the cache whose content decides a stage's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,25 +12,27 @@ pub struct ExternalInput {
     pub key: String,
     /// The path as written, relative to the project root.
     pub path: String,
+    /// What must lie there.
+    pub kind: PathKind,
 }
 
 /// The files and folders outside the cache that this stage reads.
 pub fn external_inputs(config: &StageConfig) -> Vec<ExternalInput> {
     match config {
-        StageConfig::Ingest(config) => match &config.source {
-            SourceConfig::ImageFolder(path) => {
-                vec![ExternalInput { key: "source.image_folder".into(), path: path.clone() }]
-            }
-            SourceConfig::Cifar10(cifar) => {
-                vec![ExternalInput { key: "source.cifar10.path".into(), path: cifar.path.clone() }]
-            }
-            SourceConfig::SyntheticScenes(_) => vec![],
-        },
+        StageConfig::Ingest(config) => config
+            .paths()
+            .into_iter()
+            .map(|place| ExternalInput { key: place.key.into(), path: place.path.into(), kind: place.kind })
+            .collect(),
         StageConfig::Command(config) => config
             .sources
             .iter()
             .enumerate()
-            .map(|(idx, path)| ExternalInput { key: format!("sources[{idx}]"), path: path.clone() })
+            .map(|(idx, path)| ExternalInput {
+                key: format!("sources[{idx}]"),
+                path: path.clone(),
+                kind: PathKind::Any,
+            })
             .collect(),
         _ => vec![],
     }
@@ -44,11 +46,13 @@ pub fn external_inputs(config: &StageConfig) -> Vec<ExternalInput> {
 pub fn fingerprint_config(config: &StageConfig) -> Result<Value, serde_json::Error> {
     let mut value = config.to_json()?;
     match config {
-        StageConfig::Ingest(ingest) => match &ingest.source {
-            SourceConfig::ImageFolder(_) => value["source"]["image_folder"] = json!("content"),
-            SourceConfig::Cifar10(_) => value["source"]["cifar10"]["path"] = json!("content"),
-            SourceConfig::SyntheticScenes(_) => {}
-        },
+        StageConfig::Ingest(ingest) => {
+            for place in ingest.paths() {
+                if let Some(path) = value.pointer_mut(&format!("/{}", place.key.replace('.', "/"))) {
+                    *path = json!("content");
+                }
+            }
+        }
         StageConfig::Command(command) => value["sources"] = json!(command.sources.len()),
         _ => {}
     }

@@ -10,6 +10,7 @@ use super::{
     StageContext, StageError, StageOutcome,
     earlier_embeddings::{EarlierEmbeddings, EarlierRows, Split},
     fit::copy_file,
+    leak::warn_about_shared_images,
     pretrain::ENCODER_FORMAT,
 };
 use crate::{
@@ -49,6 +50,9 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         });
     }
 
+    if let Some(test) = &test {
+        warn_about_shared_images(&train, test, ctx.reporter);
+    }
     let mut work = Work { ctx, encoder: &encoder, train: &train, test: test.as_ref(), earlier: None };
     work.look_for_earlier_rows();
     let mut representations = vec![work.network(PRETRAINED, &network)?];

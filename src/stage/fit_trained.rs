@@ -6,6 +6,7 @@ use super::{
     StageContext, StageError, StageOutcome,
     extract::{input_dir, load_encoder_card},
     fit::{METRICS_FORMAT, check_test_labels},
+    leak::warn_about_shared_images,
     pretrain::{ENCODER_FILE, save_tensors},
 };
 use crate::{
@@ -62,6 +63,7 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     };
     let train = Arc::new(Dataset::open(input_dir(ctx, "train")?)?);
     let test = Dataset::open(input_dir(ctx, "test")?)?;
+    warn_about_shared_images(&train, &test, ctx.reporter);
     let class_names = train.card().class_names.clone();
     let test_labels = usable_test_labels(&class_names, &test)?;
     let Start { name, train: config, frozen_backbone, backbone, backbone_config, preprocessing, views } = start;

@@ -1,10 +1,12 @@
 //! `uses: ingest`: images from outside become a dataset artifact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StageContext, StageError, StageOutcome, StageReporter};
+use super::{StageContext, StageError, StageOutcome, StageReporter, earlier::FOLDER_SOURCES};
 use crate::data::{
-    self, DataError, Dataset, EarlierImages, IngestConfig, Progress,
+    DataError, Dataset, EarlierImages, IngestConfig, Progress,
+    ingest::ingest_without,
+    pixel_digests::pixel_digests,
     store_writer::{CARD_FILE, IMAGES_FILE},
 };
 
@@ -15,7 +17,11 @@ use crate::data::{
 pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     let earlier = earlier_images(ctx);
     let progress = ReporterProgress(ctx.reporter);
-    let card = data::ingest(config, ctx.project_root, ctx.out_dir, earlier.as_ref(), &progress)?;
+    let mut exclude = BTreeSet::new();
+    for input in ctx.inputs.get("exclude").into_iter().flatten() {
+        exclude.extend(pixel_digests(&Dataset::open(&input.dir)?));
+    }
+    let card = ingest_without(config, ctx.project_root, ctx.out_dir, earlier.as_ref(), &exclude, &progress)?;
     Ok(StageOutcome {
         metrics: BTreeMap::from([
             ("dataset/images".to_owned(), card.num_images as f64),
@@ -28,7 +34,7 @@ pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
 /// What an earlier dataset holds of the folder's images, where there is one and it is whole.
 fn earlier_images(ctx: &StageContext<'_>) -> Option<EarlierImages> {
     let earlier = ctx.earlier?;
-    let files = earlier.sources.get("source.image_folder")?;
+    let files = FOLDER_SOURCES.iter().find_map(|source| earlier.sources.get(&format!("source.{source}")))?;
     if !earlier.artifact.is_whole(&[IMAGES_FILE, CARD_FILE]) {
         ctx.reporter.info("the earlier dataset is damaged: every image is read again");
         return None;

@@ -14,6 +14,7 @@ mod fit_frozen;
 mod fit_trained;
 pub mod ingest;
 mod knn_monitor;
+mod leak;
 pub mod pretrain;
 pub mod report;
 mod report_thumbnails;

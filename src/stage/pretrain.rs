@@ -1,10 +1,11 @@
 //! `pretrain`: SimSiam on a dataset; leaves the encoder with its history.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -54,8 +55,15 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
         return Err(StageError::from(error));
     }
     let loader = BatchLoader::new(Arc::clone(&dataset), Arc::clone(&policy), ctx.seed, config.batch_size as usize)?;
-    let source = LoaderSource { loader, num_images: dataset.len(), image_size: policy.image_size() };
-    let mut host = Host::new(config, ctx, monitor)?;
+    let waited = Cell::new(Duration::ZERO);
+    let source = LoaderSource {
+        loader,
+        waited: &waited,
+        num_images: dataset.len(),
+        image_size: policy.image_size(),
+        num_views: policy.num_views(),
+    };
+    let mut host = Host::new(config, ctx, monitor, &waited)?;
     let pretrained = pretrain(config, ctx.seed, &source, &mut host)?;
     save(config, ctx, &policy, &pretrained)
 }
@@ -137,13 +145,16 @@ fn not_finite(error: &serde_json::Error) -> StageError {
     }
 }
 
-struct LoaderSource {
+struct LoaderSource<'a> {
     loader: BatchLoader,
+    /// How long the training has waited for views in this epoch.
+    waited: &'a Cell<Duration>,
     num_images: usize,
     image_size: usize,
+    num_views: usize,
 }
 
-impl BatchSource for LoaderSource {
+impl BatchSource for LoaderSource<'_> {
     fn num_images(&self) -> usize {
         self.num_images
     }
@@ -152,9 +163,18 @@ impl BatchSource for LoaderSource {
         self.image_size
     }
 
+    fn num_views(&self) -> usize {
+        self.num_views
+    }
+
     fn epoch(&self, epoch: u32, first_batch: u64) -> Box<dyn Iterator<Item = Batch> + '_> {
-        let batches = self.loader.epoch_from(epoch, first_batch as usize);
-        Box::new(batches.map(|batch| Batch { x1: batch.x1, x2: batch.x2 }))
+        let mut batches = self.loader.epoch_from(epoch, first_batch as usize);
+        Box::new(std::iter::from_fn(move || {
+            let began = Instant::now();
+            let batch = batches.next();
+            self.waited.set(self.waited.get() + began.elapsed());
+            Some(Batch { x: batch?.x })
+        }))
     }
 }
 
@@ -168,6 +188,7 @@ struct Host<'a> {
     times: Vec<u8>,
     epoch_began: Instant,
     epoch_steps: u64,
+    waited: &'a Cell<Duration>,
     last: Option<StepProgress>,
 }
 
@@ -177,6 +198,8 @@ struct EpochTime {
     epoch: u32,
     seconds: f64,
     images_per_second: f64,
+    /// Of the seconds, those in which the network waited for views.
+    waited_for_data: f64,
 }
 
 impl<'a> Host<'a> {
@@ -184,6 +207,7 @@ impl<'a> Host<'a> {
         config: &PretrainConfig,
         ctx: &'a StageContext<'a>,
         monitor: Option<KnnMonitor>,
+        waited: &'a Cell<Duration>,
     ) -> Result<Self, StageError> {
         let logs = ctx.out_dir.join("logs");
         files::create_dir_all(&logs)?;
@@ -200,6 +224,7 @@ impl<'a> Host<'a> {
             times: vec![],
             epoch_began: Instant::now(),
             epoch_steps: 0,
+            waited,
             last: None,
         })
     }
@@ -215,7 +240,10 @@ impl<'a> Host<'a> {
     fn write_logs(&mut self, record: &EpochRecord) -> Result<(), StageError> {
         let seconds = self.epoch_began.elapsed().as_secs_f64();
         let images_per_second = (self.epoch_steps * self.batch_size) as f64 / seconds.max(1e-9);
-        self.times.extend(json_line(&EpochTime { epoch: record.epoch, seconds, images_per_second })?);
+        let waited_for_data = self.waited.take().as_secs_f64();
+        let time = EpochTime { epoch: record.epoch, seconds, images_per_second, waited_for_data };
+        self.times.extend(json_line(&time)?);
+        let wait_share = waited_for_data / seconds.max(1e-9);
         files::write_atomic(&self.ctx.out_dir.join("logs/times.jsonl"), &self.times)?;
         let mut figures = vec![
             ("train/loss", record.loss),
@@ -223,6 +251,7 @@ impl<'a> Host<'a> {
             ("train/lr", record.lr),
             ("train/predictor_lr", record.predictor_lr),
             ("train/images_per_second", images_per_second),
+            ("train/wait_share", wait_share),
         ];
         figures.extend(record.knn_top1.map(|top1| ("knn/top1", top1)));
         self.events

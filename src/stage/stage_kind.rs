@@ -76,6 +76,14 @@ const fn policy(required: bool) -> InputDecl {
     }
 }
 
+const INGEST_INPUTS: &[InputDecl] = &[InputDecl {
+    name: "exclude",
+    accepts: &[ArtifactKind::Dataset],
+    required: false,
+    many: true,
+    files: &[],
+    doc: "Datasets whose images are left out, compared as they are stored.",
+}];
 const AUGMENT_INPUTS: &[InputDecl] =
     &[one("dataset", &[ArtifactKind::Dataset], false, "Images for the contact sheet; without it there is none.")];
 const PRETRAIN_INPUTS: &[InputDecl] = &[
@@ -170,7 +178,8 @@ impl StageKind {
     /// other kinds have one protocol without a name. `command` takes any input: see [`Self::takes_any_input`].
     pub fn protocols(self) -> &'static [(&'static str, &'static [InputDecl])] {
         match self {
-            Self::Ingest | Self::Command => &[("", &[])],
+            Self::Ingest => &[("", INGEST_INPUTS)],
+            Self::Command => &[("", &[])],
             Self::Augment => &[("", AUGMENT_INPUTS)],
             Self::Pretrain => &[("", PRETRAIN_INPUTS)],
             Self::Extract => &[("", EXTRACT_INPUTS)],

@@ -19,12 +19,10 @@ use crate::model::{
     state::{StateData, StateEntry, StateMap},
 };
 
-/// Two views of a batch, as a [`BatchSource`] gives them.
+/// The views of a batch, as a [`BatchSource`] gives them.
 pub struct Batch {
-    /// [n, size, size, 3]
-    pub x1: Vec<f32>,
-    /// [n, size, size, 3]
-    pub x2: Vec<f32>,
+    /// View after view, each [n, size, size, 3].
+    pub x: Vec<f32>,
 }
 
 /// Where batches come from.
@@ -33,6 +31,8 @@ pub trait BatchSource {
     fn num_images(&self) -> usize;
     /// Width and height of a view.
     fn image_size(&self) -> usize;
+    /// Views of each image.
+    fn num_views(&self) -> usize;
     /// The batches of an epoch (from 0) from this one on; the incomplete last one is left out.
     fn epoch(&self, epoch: u32, first_batch: u64) -> Box<dyn Iterator<Item = Batch> + '_>;
 }
@@ -111,7 +111,7 @@ pub fn pretrain(
         return Err(TrainError::TooFewImages { found: source.num_images(), batch_size: config.batch_size });
     }
     let mut training = Training::new(config, seed, steps_per_epoch)?;
-    training.check_memory(source.image_size(), host.available_memory())?;
+    training.check_memory(source, host.available_memory())?;
     training.resume(host);
     let stopped_early = training.run(source, host)?;
     let Training { model, position, .. } = training;
@@ -151,9 +151,10 @@ impl<'a> Training<'a> {
     }
 
     /// Refuses what would not fit, before anything is computed.
-    fn check_memory(&self, image_size: usize, available: Option<u64>) -> Result<(), TrainError> {
+    fn check_memory(&self, source: &dyn BatchSource, available: Option<u64>) -> Result<(), TrainError> {
+        let (views, image_size) = (source.num_views(), source.image_size());
         let PretrainConfig { batch_size, accumulate, .. } = *self.config;
-        let bytes = |parts: u32| self.model.training_bytes((batch_size / parts.max(1)) as usize, image_size);
+        let bytes = |parts: u32| self.model.training_bytes(views, (batch_size / parts.max(1)) as usize, image_size);
         let needed = bytes(accumulate)?;
         let Some(available) = available.filter(|available| needed > *available) else { return Ok(()) };
         let fits =
@@ -203,10 +204,12 @@ impl<'a> Training<'a> {
         let sqrt_d = f64::from(self.config.projector.output_dim).sqrt();
         let epoch = self.position.epochs;
         for batch in source.epoch(epoch, self.position.batches) {
-            let views = Views { x1: &batch.x1, x2: &batch.x2, n, image_size: source.image_size() };
+            let view_len = batch.x.len() / source.num_views().max(1);
+            let x = batch.x.chunks_exact(view_len.max(1)).collect();
+            let views = Views { x, n, image_size: source.image_size() };
             let lr = self.schedule.lr(self.position.steps);
             let rates = StepRates { encoder: lr, predictor: predictor_lr(self.config, &self.schedule, lr) };
-            let metrics = take_step(&mut self.model, &mut self.sgd, views, parts, rates)?;
+            let metrics = take_step(&mut self.model, &mut self.sgd, &views, parts, rates)?;
             if !metrics.loss.is_finite() {
                 return Err(TrainError::NotFinite { epoch: epoch + 1, step: self.position.steps + 1 });
             }

@@ -53,7 +53,7 @@ pub struct StepMetrics {
 pub fn take_step(
     model: &mut SimSiam,
     sgd: &mut SimSiamSgd,
-    views: Views<'_>,
+    views: &Views<'_>,
     parts: usize,
     rates: StepRates,
 ) -> Result<StepMetrics, SimSiamError> {
@@ -61,7 +61,7 @@ pub fn take_step(
     let mut metrics = StepMetrics { loss: 0.0, embedding_std: 0.0 };
     model.zero_gradients();
     for part in 0..parts {
-        let output = model.forward_backward(views.part(part, parts)?, share as f32)?;
+        let output = model.forward_backward(&views.part(part, parts)?, share as f32)?;
         metrics.loss += f64::from(output.loss) * share;
         metrics.embedding_std += output.embedding_std * share;
         if !metrics.loss.is_finite() {
@@ -99,8 +99,8 @@ mod tests {
         let x1: Vec<f32> = (0..4 * 16 * 16 * 3).map(|idx| (idx * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
         let x2: Vec<f32> = x1.iter().rev().copied().collect();
         let before = model.state_dict();
-        let views = Views { x1: &x1, x2: &x2, n: 4, image_size: 16 };
-        let metrics = take_step(model, &mut sgd, views, 1, StepRates { encoder: 0.1, predictor: 0.1 }).unwrap();
+        let views = Views { x: vec![&x1, &x2], n: 4, image_size: 16 };
+        let metrics = take_step(model, &mut sgd, &views, 1, StepRates { encoder: 0.1, predictor: 0.1 }).unwrap();
         let (mut moved, mut still) = (vec![], vec![]);
         for (before, after) in before.iter().zip(model.state_dict()) {
             if before.name.ends_with("weight") {
@@ -137,9 +137,9 @@ mod tests {
             let mut sgd = SimSiamSgd::new(config, &model);
             let x: Vec<f32> = (0..4 * 16 * 16 * 3).map(|idx| (idx * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
             let (x1, x2) = (x.repeat(copies), x.iter().rev().copied().collect::<Vec<f32>>().repeat(copies));
-            let views = Views { x1: &x1, x2: &x2, n: 4 * copies, image_size: 16 };
+            let views = Views { x: vec![&x1, &x2], n: 4 * copies, image_size: 16 };
             let rates = StepRates { encoder: 0.1, predictor: 0.1 };
-            let metrics = take_step(&mut model, &mut sgd, views, parts, rates).unwrap();
+            let metrics = take_step(&mut model, &mut sgd, &views, parts, rates).unwrap();
             (metrics, model.backbone.values().to_vec())
         };
         let ((whole, whole_values), (parts, values)) = (after(1, 1), after(3, 3));
@@ -153,8 +153,8 @@ mod tests {
         let mut model = model();
         let mut sgd = SimSiamSgd::new(SgdConfig::default(), &model);
         let x = vec![0.0; 4 * 16 * 16 * 3];
-        let views = Views { x1: &x, x2: &x, n: 4, image_size: 16 };
+        let views = Views { x: vec![&x, &x], n: 4, image_size: 16 };
         let rates = StepRates { encoder: 0.1, predictor: 0.1 };
-        assert!(take_step(&mut model, &mut sgd, views, 3, rates).is_err());
+        assert!(take_step(&mut model, &mut sgd, &views, 3, rates).is_err());
     }
 }

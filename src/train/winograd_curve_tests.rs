@@ -51,9 +51,9 @@ fn losses_from(scale: f32, steps: u64, direct: bool) -> Vec<f64> {
     let mut losses = vec![];
     for step in 0..steps {
         let (x1, x2) = (view(step, 0), view(step, 1));
-        let views = Views { x1: &x1, x2: &x2, n: BATCH, image_size: SIZE };
+        let views = Views { x: vec![&x1, &x2], n: BATCH, image_size: SIZE };
         let rates = StepRates { encoder: 0.0125, predictor: 0.0125 };
-        losses.push(take_step(&mut model, &mut sgd, views, 1, rates).unwrap().loss);
+        losses.push(take_step(&mut model, &mut sgd, &views, 1, rates).unwrap().loss);
     }
     DIRECT.set(false);
     losses

@@ -109,3 +109,61 @@ fn doctor_and_completions_work_anywhere() {
     project.call(&["--help"]).ok().prints("Exit codes:").prints("130");
     project.call(&["--version"]).ok().prints(env!("CARGO_PKG_VERSION"));
 }
+
+#[test]
+fn presets_are_printed_in_full_and_load_as_a_stage() {
+    let project = Project::new();
+    for (preset, size) in [("simsiam_imagenet", "224"), ("simsiam_cifar", "32"), ("simsiam_tf", "64")] {
+        let shown = project.call(&["init", "--show-preset", preset]).ok().stdout;
+        assert!(shown.contains(&format!("image_size: {size}")), "{shown}");
+        let stage = shown.replace('\n', "\n  ");
+        project.put("full.yaml", &format!("version: 1\nname: p\nstages:\n  {}\n", stage.trim_end()));
+        project.put(
+            "short.yaml",
+            &format!("version: 1\nname: p\nstages: {{ v: {{ uses: augment, with: {{ preset: {preset} }} }} }}\n"),
+        );
+        project.call(&["run", "short.yaml"]).ok();
+        // The same fingerprint: nothing is left to do.
+        project.call(&["run", "full.yaml"]).ok().says("restored");
+    }
+    project.call(&["init", "--show-preset", "mine"]).code(2).says("simsiam_cifar");
+    project.call(&["init"]).code(2);
+}
+
+#[test]
+fn three_views_with_operations_of_their_own_are_trained_on() {
+    let text = "\
+version: 1
+stages:
+  train:
+    uses: ingest
+    with: { source: { synthetic_scenes: { images_per_class: 2, image_size: 16, split: train } } }
+  views:
+    uses: augment
+    inputs: { dataset: train }
+    with:
+      image_size: 16
+      views: 3
+      view_ops:
+        - [{ random_resized_crop: {} }, { gaussian_blur: { p: 1.0, kernel_size: 3 } }]
+        - [{ random_resized_crop: { interpolation: bicubic } }, { solarize: { p: 0.5 } }]
+        - [{ pad_crop: { padding: 4, padding_mode: reflect } }, { random_erasing: {} }]
+  pretrain:
+    uses: pretrain
+    inputs: { dataset: train, augmentation: views }
+    with:
+      backbone: { darknet_tiny: {} }
+      projector: { hidden_dim: 16, output_dim: 16, num_layers: 2 }
+      predictor: { hidden_dim: 8 }
+      epochs: 1
+      batch_size: 7
+  report:
+    uses: report
+    inputs: { pretraining: pretrain, augmentation: views }
+";
+    let project = Project::new().write("pipeline.yaml", text);
+    project.call(&["run", "--threads", "1"]).ok();
+    let summary = project.read("runs/pipeline/report/summary.json");
+    assert!(summary.contains("view 3: "), "{summary}");
+    project.call(&["audit", "--threads", "2"]).ok();
+}

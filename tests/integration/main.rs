@@ -20,4 +20,5 @@ mod predict;
 mod resume;
 mod run;
 mod shared;
+mod sources;
 mod stages;

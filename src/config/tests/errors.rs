@@ -147,6 +147,9 @@ fn each_mistake_has_its_own_code() {
     assert_eq!(intel("name: intel", "name: ../intel"), ["config::name"]);
     assert_eq!(codes("version: 1\nstages: {}\n"), ["config::no_stages"]);
     assert_eq!(codes("version: 1\n"), ["config::missing_key"]);
+    assert_eq!(codes(&with(SMALL, "      image_size: 32\n", "")), ["config::missing_key"]);
+    assert_eq!(codes(&with(SMALL, "      image_size: 32\n", "      preset: simsiam_cifar\n")), [""; 0]);
+    assert_eq!(codes(&with(SMALL, "      image_size: 32\n", "      preset: cifar\n")), ["config::unknown_choice"]);
     assert_eq!(codes("stages\n"), ["config::type"]);
     assert_eq!(codes("- a\n- b\n"), ["config::type"]);
     assert_eq!(codes(&format!("{SMALL}---\n{SMALL}")), ["config::documents"]);
@@ -168,11 +171,25 @@ fn parameters_that_do_not_fit_each_other_are_refused() {
         "tf_contrast: { lower: 1.8, upper: 0.2 }",
         "tf_saturation: { lower: 1.8, upper: 0.2 }",
         "rotate90: { turns: [] }",
+        "gaussian_blur: { kernel_size: 4 }",
+        "random_erasing: { ratio: [2.0, 1.0] }",
+        "center_crop: { size: 40 }",
+        "resize: { shorter_side: 40 }",
     ] {
         assert_eq!(codes(&with(SMALL, "grayscale: { p: 0.2 }", op)), ["config::value"], "{op}");
     }
     let normalize = "image_size: 32\n      normalize: { custom: { mean: [0, 0, 0], std: [1, 0, 1] } }";
     assert_eq!(codes(&with(SMALL, "image_size: 32", normalize)), ["config::value"]);
+    let two = with(SMALL, "image_size: 32", "image_size: 32\n      view_ops: [[], []]");
+    assert_eq!(codes(&two), ["config::value", "config::no_randomness"]);
+    let nested =
+        |head: &str| with(SMALL, "      ops:\n        - random", head).replace("        - gray", "          - gray");
+    let three = nested("      views: 3\n      view_ops:\n        - []\n        - - random");
+    assert_eq!(codes(&three), ["config::value"]);
+    let second = nested("      view_ops:\n        - []\n        - - random");
+    assert_eq!(codes(&second), [""; 0]);
+    assert_eq!(codes(&with(&second, "p: 0.2", "p: 2")), ["config::range"]);
+    assert_eq!(codes(&with(&second, "scale: [0.2, 1.0]", "scale: [0.9, 0.1]")), ["config::value"]);
     let none = with(SMALL, "- random_resized_crop: { scale: [0.2, 1.0] }", "- resize: {}");
     assert_eq!(codes(&with(&none, "p: 0.2", "p: 0.0")), ["config::no_randomness"]);
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{INTEL, SMALL, load, load_pipeline, load_with, no_env, pipeline, with};
 use crate::{
-    augment::augment_config::OpConfig,
+    augment::{augment_config::OpConfig, preset::Preset},
     config::{Pipeline, Place, render_resolved},
     graph::StageGraph,
     stage::StageConfig,
@@ -182,4 +182,36 @@ fn resolved_stages_are_written_with_their_defaults_and_load_again() {
 #[test]
 fn the_same_text_loads_to_the_same_pipeline() {
     assert_eq!(load_with(INTEL, &["seed=3"]).unwrap().pipeline, load_with(INTEL, &["seed=3"]).unwrap().pipeline);
+}
+
+#[test]
+fn a_preset_means_what_it_is_written_out() {
+    let ops = &SMALL[SMALL.find("      ops:").unwrap()..SMALL.find("  pretrain:").unwrap()];
+    let preset = with(SMALL, ops, "      preset: simsiam_cifar\n");
+    let policy = |text: &str| match pipeline(text).stage("views").map(|stage| stage.config.clone()) {
+        Some(StageConfig::Augment(views)) => views,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(policy(&preset), Preset::SimsiamCifar.config());
+    // A key beside it counts.
+    let larger = with(&preset, "image_size: 32", "image_size: 48");
+    assert_eq!((policy(&larger).image_size, policy(&larger).ops), (48, policy(&preset).ops));
+    // The artifact and the fingerprint hold what it stands for.
+    let stored = render_resolved(pipeline(&preset).stage("views").unwrap()).unwrap();
+    assert!(!stored.contains("preset") && stored.contains("random_resized_crop"), "{stored}");
+}
+
+#[test]
+fn views_may_have_operations_of_their_own() {
+    let each = "      view_ops:
+        - [random_resized_crop: {}]
+        - [{ random_resized_crop: {} }, { solarize: { p: 0.2 } }]
+";
+    let ops = &SMALL[SMALL.find("      ops:").unwrap()..SMALL.find("  pretrain:").unwrap()];
+    let loaded = load(&with(SMALL, ops, each)).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let stage = loaded.pipeline.stage("views").unwrap();
+    let StageConfig::Augment(views) = &stage.config else { panic!() };
+    assert_eq!((views.ops.len(), views.view_ops[0].len(), views.view_ops[1].len()), (0, 1, 2));
+    assert!(stage.places.contains_key("with.view_ops[1][1].solarize.p"));
 }

@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::scene::{CLASS_NAMES, Scene};
 use crate::data::{
-    decode::OwnedImage,
+    decode::{DecodeOptions, OwnedImage},
     image_source::{ImageSource, SourceItem},
-    ingest_config::{Split, SyntheticScenesConfig},
+    source_config::{Split, SyntheticScenesConfig},
 };
 
 /// The scenes of one split, class after class.
@@ -46,7 +46,7 @@ impl ImageSource for SyntheticScenes {
         Some((self.config.image_size, self.config.image_size))
     }
 
-    fn decode(&self, idx: usize, _max_pixels: u64) -> Result<OwnedImage, String> {
+    fn decode(&self, idx: usize, _options: &DecodeOptions) -> Result<OwnedImage, String> {
         let per_class = self.config.images_per_class.max(1) as usize;
         let (class, number) = (idx / per_class, idx % per_class);
         let mut bytes = [0; 32];
@@ -75,14 +75,20 @@ mod tests {
 
     #[test]
     fn images_depend_on_seed_split_class_and_index_alone() {
-        let draw = |split, seed, idx| SyntheticScenes::new(&config(split, seed)).decode(idx, u64::MAX).unwrap();
+        let draw = |split, seed, idx| {
+            SyntheticScenes::new(&config(split, seed)).decode(idx, &DecodeOptions::default()).unwrap()
+        };
         let first = draw(Split::Train, 0, 4);
         assert_eq!(first, draw(Split::Train, 0, 4));
         for other in [draw(Split::Test, 0, 4), draw(Split::Train, 1, 4), draw(Split::Train, 0, 5)] {
             assert_ne!(first, other);
         }
         let more = SyntheticScenesConfig { images_per_class: 9, ..config(Split::Train, 0) };
-        assert_eq!(first, SyntheticScenes::new(&more).decode(10, u64::MAX).unwrap(), "more images, same images");
+        assert_eq!(
+            first,
+            SyntheticScenes::new(&more).decode(10, &DecodeOptions::default()).unwrap(),
+            "more images, same images"
+        );
     }
 
     #[test]
@@ -90,7 +96,7 @@ mod tests {
         for image_size in [16, 17, 100] {
             let scenes = SyntheticScenes::new(&SyntheticScenesConfig { image_size, ..config(Split::Test, 3) });
             for idx in 0..scenes.items().len() {
-                let image = scenes.decode(idx, u64::MAX).unwrap();
+                let image = scenes.decode(idx, &DecodeOptions::default()).unwrap();
                 assert_eq!(image.rgb.len(), 3 * (image_size * image_size) as usize);
             }
         }
@@ -100,8 +106,9 @@ mod tests {
     fn the_drawing_is_pinned() {
         // A change of these bytes changes every dataset: bump the revision of the stage with it.
         let scenes = SyntheticScenes::new(&config(Split::Train, 0));
-        let pixels: Vec<u8> =
-            (0..scenes.items().len()).flat_map(|idx| scenes.decode(idx, u64::MAX).unwrap().rgb).collect();
+        let pixels: Vec<u8> = (0..scenes.items().len())
+            .flat_map(|idx| scenes.decode(idx, &DecodeOptions::default()).unwrap().rgb)
+            .collect();
         assert_eq!(Digest::of(&pixels).short(), "48679dc5ae9e");
     }
 }
