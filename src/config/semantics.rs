@@ -181,6 +181,10 @@ impl Check<'_, '_> {
         self.sgd("optimizer.sgd", sgd);
         self.schedule("schedule", &config.schedule, config.epochs);
         self.accumulate(config);
+        if config.init.as_ref().is_some_and(|path| path.trim().is_empty()) {
+            let help = "name a safetensors file, relative to the project root, or leave `init` out";
+            self.error("init", "`init` is empty".into(), "no path", help);
+        }
     }
 
     /// Batch norm needs two images in each part.

@@ -256,6 +256,7 @@ pub(crate) mod tests {
                 channel_stats: NormalizeConfig::Imagenet.channel_stats(),
             },
             seed: 7,
+            init: None,
             epochs: 2,
             steps: 10,
             stopped_early: false,

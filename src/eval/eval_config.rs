@@ -36,7 +36,7 @@ impl Default for ExtractConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Baseline {
-    /// The same backbone with the weights that pretraining started from.
+    /// The same backbone with the random weights of the encoder's seed, also where pretraining had an `init`.
     Untrained,
     /// The pixels themselves, averaged down to a small square.
     RawPixels,

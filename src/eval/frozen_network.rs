@@ -2,8 +2,6 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use safetensors::{Dtype, SafeTensors};
-
 use super::{
     embed::embed_images,
     eval_error::{EvalError, check_finite},
@@ -11,7 +9,10 @@ use super::{
 };
 use crate::{
     augment::{EvaluationView, ImageRef, Scratch, augment_config::ChannelStats},
-    model::backbone::{Backbone, BackboneConfig, StateData, StateEntry},
+    model::{
+        backbone::{Backbone, BackboneConfig},
+        weights::load_backbone,
+    },
     train::Preprocessing,
 };
 
@@ -28,27 +29,29 @@ impl FrozenNetwork {
     /// # Errors
     /// Where the file cannot be read or its tensors do not fit the network.
     pub fn load(weights: &Path, config: &BackboneConfig, preprocessing: &Preprocessing) -> Result<Self, EvalError> {
-        let unusable = |message: String| EvalError::Format { path: weights.to_owned(), message };
         let bytes = std::fs::read(weights).map_err(|source| EvalError::Io {
             action: "read",
             path: weights.to_owned(),
             source,
         })?;
-        let entries = read_state(&bytes).map_err(unusable)?;
-        let mut network = Self::untrained(config, 0, preprocessing)?;
-        network.backbone.load_state_dict(&entries).map_err(|error| unusable(error.to_string()))?;
-        Ok(network)
+        let backbone = load_backbone(&bytes, weights, config)
+            .map_err(|error| EvalError::Format { path: weights.to_owned(), message: error.to_string() })?;
+        Ok(Self::new(backbone, preprocessing))
     }
 
-    /// The network with the weights that training from `seed` would start from.
+    /// The network with the random weights that training from `seed` would start from.
     ///
     /// # Errors
     /// Where the network cannot be built.
     pub fn untrained(config: &BackboneConfig, seed: u64, preprocessing: &Preprocessing) -> Result<Self, EvalError> {
         let backbone =
             Backbone::build(config, seed).map_err(|error| EvalError::Network { message: error.to_string() })?;
+        Ok(Self::new(backbone, preprocessing))
+    }
+
+    fn new(backbone: Backbone, preprocessing: &Preprocessing) -> Self {
         let Preprocessing { image_size, evaluation, channel_stats } = preprocessing;
-        Ok(Self { backbone, view: EvaluationView::new(*image_size, *evaluation, channel_stats) })
+        Self { backbone, view: EvaluationView::new(*image_size, *evaluation, channel_stats) }
     }
 
     /// Length of an embedding.
@@ -116,19 +119,4 @@ pub fn embed_raw_pixels<'i>(
         |views, _| Ok(views.chunks_exact(3 * size * size).flat_map(|v| average_areas(v, size, out_size)).collect()),
         observe,
     )
-}
-
-/// The tensors of a safetensors file, f32 and i64 as a network has them.
-fn read_state(bytes: &[u8]) -> Result<Vec<StateEntry>, String> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
-    let entries = tensors.iter().map(|(name, tensor)| {
-        let raw = tensor.data();
-        let data = match tensor.dtype() {
-            Dtype::F32 => StateData::F32(raw.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
-            Dtype::I64 => StateData::I64(raw.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect()),
-            other => return Err(format!("tensor `{name}` has the type {other:?}; networks have F32 and I64 only")),
-        };
-        Ok(StateEntry { name: name.to_owned(), shape: tensor.shape().to_vec(), data })
-    });
-    entries.collect()
 }

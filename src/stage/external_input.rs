@@ -26,6 +26,9 @@ pub fn external_inputs(config: &StageConfig) -> Vec<ExternalInput> {
             }
             SourceConfig::SyntheticScenes(_) => vec![],
         },
+        StageConfig::Pretrain(config) => {
+            config.init.iter().map(|path| ExternalInput { key: "init".into(), path: path.clone() }).collect()
+        }
         StageConfig::Command(config) => config
             .sources
             .iter()
@@ -49,6 +52,7 @@ pub fn fingerprint_config(config: &StageConfig) -> Result<Value, serde_json::Err
             SourceConfig::Cifar10(_) => value["source"]["cifar10"]["path"] = json!("content"),
             SourceConfig::SyntheticScenes(_) => {}
         },
+        StageConfig::Pretrain(pretrain) if pretrain.init.is_some() => value["init"] = json!("content"),
         StageConfig::Command(command) => value["sources"] = json!(command.sources.len()),
         _ => {}
     }

@@ -27,7 +27,8 @@ use crate::{
     model::{
         backbone::{Backbone, BackboneConfig},
         simsiam::SimSiamError,
-        state::{StateMap, from_safetensors},
+        state::StateMap,
+        weights::load_backbone,
     },
     train::{
         Preprocessing, TrainError,
@@ -124,7 +125,7 @@ fn start_fine_tune(config: &FineTuneConfig, ctx: &StageContext<'_>) -> Result<St
         name: "fine_tune",
         train: config.train,
         frozen_backbone: config.layers == TunedLayers::Classifier,
-        backbone: load_backbone(&dir.join(ENCODER_FILE), card.backbone)?,
+        backbone: pretrained_backbone(&dir.join(ENCODER_FILE), card.backbone)?,
         backbone_config: card.backbone,
         preprocessing: card.preprocessing,
         views,
@@ -166,12 +167,9 @@ fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
     Ok(policy)
 }
 
-fn load_backbone(path: &Path, config: BackboneConfig) -> Result<Backbone, StageError> {
-    let unusable = |message: String| StageError::Artifact { path: path.to_owned(), message };
-    let entries = from_safetensors(&files::read(path)?, path).map_err(|error| unusable(error.to_string()))?;
-    let mut backbone = Backbone::build(&config, 0).map_err(|error| unusable(error.to_string()))?;
-    backbone.load_state_dict(&entries).map_err(|error| unusable(error.to_string()))?;
-    Ok(backbone)
+fn pretrained_backbone(path: &Path, config: BackboneConfig) -> Result<Backbone, StageError> {
+    load_backbone(&files::read(path)?, path, &config)
+        .map_err(|error| StageError::Artifact { path: path.to_owned(), message: error.to_string() })
 }
 
 /// Test labels as indices into the training classes.

@@ -13,10 +13,12 @@ use super::{StageContext, StageError, StageOutcome, extract::input_dir, knn_moni
 use crate::{
     augment::Policy,
     data::{BatchLoader, Dataset},
+    digest::Digest,
     fs::{FsError, files},
     model::{
-        backbone::Backbone,
+        backbone::{Backbone, BackboneConfig},
         state::{StateEntry, to_safetensors},
+        weights::{WeightsError, outside_weights},
     },
     sys,
     train::{
@@ -55,9 +57,39 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
     }
     let loader = BatchLoader::new(Arc::clone(&dataset), Arc::clone(&policy), ctx.seed, config.batch_size as usize)?;
     let source = LoaderSource { loader, num_images: dataset.len(), image_size: policy.image_size() };
+    let init = config.init.as_ref().map(|path| Init::read(path, config.backbone, ctx)).transpose()?;
     let mut host = Host::new(config, ctx, monitor)?;
-    let pretrained = pretrain(config, ctx.seed, &source, &mut host)?;
-    save(config, ctx, &policy, &pretrained)
+    let weights = init.as_ref().map(|init| init.weights.as_slice());
+    let pretrained = pretrain(config, ctx.seed, weights, &source, &mut host)?;
+    save(config, ctx, &policy, &pretrained, init.map(|init| init.digest))
+}
+
+/// Weights to start from.
+struct Init {
+    weights: Vec<StateEntry>,
+    digest: Digest,
+}
+
+impl Init {
+    /// Reads the file `name`, which must fit the backbone.
+    fn read(name: &str, config: BackboneConfig, ctx: &StageContext<'_>) -> Result<Self, StageError> {
+        let bytes = files::read(&ctx.project_root.join(name))?;
+        let checked = || -> Result<Vec<StateEntry>, WeightsError> {
+            let weights = outside_weights(&bytes, Path::new(name))?;
+            Backbone::build(&config, ctx.seed)?.load_state_dict(&weights)?;
+            Ok(weights)
+        };
+        let weights = checked().map_err(|error| StageError::Data {
+            message: format!("`init: {name}` cannot be used: {error}"),
+            help: Some(
+                "give a safetensors file of the same backbone with the same stem: torchvision's, or an \
+                 `encoder.safetensors` of this program"
+                    .into(),
+            ),
+        })?;
+        ctx.reporter.info(&format!("the backbone starts from `{name}`"));
+        Ok(Self { weights, digest: Digest::of(&bytes) })
+    }
 }
 
 fn save(
@@ -65,6 +97,7 @@ fn save(
     ctx: &StageContext<'_>,
     policy: &Policy,
     pretrained: &Pretrained,
+    init: Option<Digest>,
 ) -> Result<StageOutcome, StageError> {
     let Pretrained { model, history, steps, stopped_early, warnings } = pretrained;
     let last = history.last().ok_or_else(|| StageError::Training {
@@ -84,6 +117,7 @@ fn save(
             channel_stats: augmentation.normalize.channel_stats(),
         },
         seed: ctx.seed,
+        init: init.map(|digest| digest.to_string()),
         epochs: last.epoch,
         steps: *steps,
         stopped_early: *stopped_early,

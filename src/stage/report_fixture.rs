@@ -106,6 +106,7 @@ fn encoder(root: &Path) -> InputArtifact {
             channel_stats: policy().normalize.channel_stats(),
         },
         seed: 0,
+        init: None,
         epochs,
         steps: u64::from(epochs) * steps_per_epoch,
         stopped_early: false,

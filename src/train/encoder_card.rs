@@ -25,6 +25,9 @@ pub struct EncoderCard {
     pub preprocessing: Preprocessing,
     /// Seed of the initial weights, so that the untrained network can be built again.
     pub seed: u64,
+    /// BLAKE3 digest of the file whose weights the backbone started from; absent where they were random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Epochs that were run.
     pub epochs: u32,
     /// Steps that were run.

@@ -11,6 +11,11 @@ use crate::model::{backbone::BackboneConfig, predictor::PredictorConfig, project
 pub struct PretrainConfig {
     /// The network whose output is the features.
     pub backbone: BackboneConfig,
+    /// A safetensors file with weights to start from in place of random ones, relative to the project root: of
+    /// torchvision's network of the same name, or an `encoder.safetensors` or `simsiam.safetensors` of this program. The
+    /// heads start at random. The content of the file counts, not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// The MLP between features and z.
     #[serde(default)]
     pub projector: ProjectorConfig,

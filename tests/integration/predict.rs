@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::fixture::Project;
 
 /// Everything as small as it may be; one classifier of each protocol.
-const TINY: &str = "version: 1
+pub(crate) const TINY: &str = "version: 1
 name: tiny
 stages:
   train: { uses: ingest, with: { source: { synthetic_scenes: { images_per_class: 4, image_size: 16, split: train } } } }
@@ -33,7 +33,7 @@ stages:
     with: { supervised: { backbone: { darknet_tiny: {} }, train: { epochs: 1, batch_size: 4 } } }
 ";
 
-fn put_picture(project: &Project, name: &str, shade: u8) {
+pub(crate) fn put_picture(project: &Project, name: &str, shade: u8) {
     let path = project.path(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([x as u8, 10 * y as u8, shade])).save(path).unwrap();
