@@ -60,7 +60,7 @@ pub fn store_source(
     progress: &dyn Progress,
 ) -> Result<DatasetCard, DataError> {
     let (class_names, selected) = select(source, config)?;
-    let mut writer = StoreWriter::create(out_dir, class_names.clone())?;
+    let mut writer = StoreWriter::create(out_dir, class_names.clone())?.with_resize(config.resize);
     let mut skipped = vec![];
     let total = selected.len() as u64;
     let (mut done, mut num_taken) = (0, 0);
@@ -192,7 +192,8 @@ fn unknown_class(name: &str, known: &[String]) -> DataError {
     )
 }
 
-fn resize(image: OwnedImage, config: &ResizeConfig, scratch: &mut ResampleScratch) -> OwnedImage {
+/// The image as it is stored.
+pub fn resize(image: OwnedImage, config: &ResizeConfig, scratch: &mut ResampleScratch) -> OwnedImage {
     let (width, height) = target_size((image.width, image.height), config);
     if (width, height) == (image.width, image.height) {
         return image;

@@ -19,7 +19,10 @@ use super::{
     representation_health::RepresentationHealth,
     tensor_file::{TensorFile, Values, format_error, load_json, save_json, save_tensors},
 };
-use crate::train::EncoderCard;
+use crate::{
+    data::ingest_config::ResizeConfig,
+    train::{EncoderCard, Preprocessing},
+};
 
 /// Version of `embeddings.json`.
 pub const EMBEDDINGS_FORMAT: u32 = 1;
@@ -56,10 +59,20 @@ pub struct EmbeddingsCard {
     pub test_labelled: bool,
     /// What each representation is, by name: `pretrained`, `untrained`, `raw_pixels`.
     pub representations: BTreeMap<String, RepresentationCard>,
+    /// How the test images, or without those the training images, were resized when they were stored.
+    #[serde(default)]
+    pub resize: ResizeConfig,
     /// Width and height that raw pixels were averaged down to.
     pub raw_pixels_size: u32,
     /// The encoder: backbone, preprocessing, seed.
     pub encoder: EncoderCard,
+}
+
+impl EmbeddingsCard {
+    /// How an image becomes input, from the file on: what was done to the images in the tables.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing { resize: self.resize, ..self.encoder.preprocessing }
+    }
 }
 
 /// A way to turn an image into numbers.
@@ -151,6 +164,20 @@ fn tensor_name(representation: &str, split: &str) -> String {
     }
 }
 
+/// Reads `embeddings.json`.
+///
+/// # Errors
+/// Where it is missing, damaged, or of a version that this program does not know.
+pub fn load_card(dir: &Path) -> Result<EmbeddingsCard, EvalError> {
+    let path = dir.join(CARD_FILE);
+    let card: EmbeddingsCard = load_json(&path)?;
+    if card.format != EMBEDDINGS_FORMAT {
+        let message = format!("format {} is not {EMBEDDINGS_FORMAT}, the one that this version reads", card.format);
+        return Err(format_error(&path, message));
+    }
+    Ok(card)
+}
+
 /// An embeddings artifact that is read.
 #[derive(Debug)]
 pub struct Embeddings {
@@ -166,13 +193,7 @@ impl Embeddings {
     /// Where a file is missing, damaged, or of a version that this program does not know.
     pub fn open(dir: &Path) -> Result<Self, EvalError> {
         let path = dir.join(CARD_FILE);
-        let card: EmbeddingsCard = load_json(&path)?;
-        if card.format != EMBEDDINGS_FORMAT {
-            return Err(format_error(
-                &path,
-                format!("format {} is not {EMBEDDINGS_FORMAT}, the one that this version reads", card.format),
-            ));
-        }
+        let card = load_card(dir)?;
         if card.num_train_classes as usize > card.class_names.len() {
             return Err(format_error(&path, "`num_train_classes` is larger than the number of classes"));
         }
@@ -240,7 +261,6 @@ pub(crate) mod tests {
             predictor::PredictorConfig,
             projector::ProjectorConfig,
         },
-        train::Preprocessing,
     };
 
     pub(crate) fn encoder_card(feature_dim: u32) -> EncoderCard {
@@ -251,6 +271,7 @@ pub(crate) mod tests {
             projector: ProjectorConfig::default(),
             predictor: PredictorConfig::default(),
             preprocessing: Preprocessing {
+                resize: ResizeConfig::None,
                 image_size: 32,
                 evaluation: EvaluationViewConfig::CenterCrop,
                 channel_stats: NormalizeConfig::Imagenet.channel_stats(),
@@ -306,6 +327,7 @@ pub(crate) mod tests {
                     (r.name.clone(), RepresentationCard { dim: r.dim as u32, health })
                 })
                 .collect(),
+            resize: ResizeConfig::None,
             raw_pixels_size: 8,
             encoder: encoder_card(12),
         };

@@ -50,8 +50,7 @@ impl FrozenNetwork {
     }
 
     fn new(backbone: Backbone, preprocessing: &Preprocessing) -> Self {
-        let Preprocessing { image_size, evaluation, channel_stats } = preprocessing;
-        Self { backbone, view: EvaluationView::new(*image_size, *evaluation, channel_stats) }
+        Self { backbone, view: preprocessing.view() }
     }
 
     /// Length of an embedding.
@@ -70,26 +69,43 @@ impl FrozenNetwork {
         image: impl Fn(usize) -> ImageRef<'i> + Sync + Send,
         observe: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<f32>>, EvalError> {
-        let size = self.view.image_size();
         let features = embed_images(
             num_images,
-            size,
+            self.view.image_size(),
             Scratch::default,
             |scratch, idx, out| {
-                self.view.view(image(idx), scratch, out);
+                self.view(image(idx), scratch, out);
                 Ok(())
             },
-            |views, n| {
-                self.backbone
-                    .forward_eval(views, n, size)
-                    .map_err(|error| EvalError::Network { message: error.to_string() })
-            },
+            |views, n| self.forward(views, n),
             observe,
         )?;
         if let Some(features) = &features {
             check_finite("the table of embeddings", features, self.feature_dim())?;
         }
         Ok(features)
+    }
+
+    /// Writes the view of an image, [size, size, 3], to `out`.
+    pub fn view(&self, image: ImageRef<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+        self.view.view(image, scratch, out);
+    }
+
+    /// Embeddings [n, feature_dim] of `views` [n, size, size, 3].
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    pub fn embed_views(&self, views: &[f32]) -> Result<Vec<f32>, EvalError> {
+        let size = self.view.image_size();
+        let features = self.forward(views, views.len() / (3 * size * size))?;
+        check_finite("the table of embeddings", &features, self.feature_dim())?;
+        Ok(features)
+    }
+
+    fn forward(&self, views: &[f32], n: usize) -> Result<Vec<f32>, EvalError> {
+        self.backbone
+            .forward_eval(views, n, self.view.image_size())
+            .map_err(|error| EvalError::Network { message: error.to_string() })
     }
 }
 

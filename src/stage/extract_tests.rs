@@ -8,7 +8,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use super::{
     InputArtifact, SilentReporter, StageContext, StageError, StageOutcome, StageReporter,
     earlier::{Earlier, StoredFolder},
-    extract::{execute, load_encoder_card},
+    extract::execute,
     fit,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         embeddings::{BACKBONE_FILE, Embeddings, PRETRAINED, tests::encoder_card},
         eval_config::KnnConfig,
         frozen_network::FrozenNetwork,
+        model_artifact::load_encoder_card,
     },
     model::backbone::{Backbone, BackboneConfig, StateData, backbone_config::DarknetTinyConfig},
     train::EncoderCard,

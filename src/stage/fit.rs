@@ -67,6 +67,7 @@ impl From<EvalError> for StageError {
     fn from(error: EvalError) -> Self {
         match error {
             EvalError::Io { action, path, source } => Self::Io { action, path, source },
+            EvalError::NoModel { ref path } => Self::Artifact { path: path.clone(), message: error.to_string() },
             EvalError::Format { path, message } => Self::Artifact { path, message },
             EvalError::NotFinite { .. } => Self::Data {
                 message: error.to_string(),

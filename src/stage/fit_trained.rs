@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     StageContext, StageError, StageOutcome,
-    extract::{input_dir, load_encoder_card},
+    extract::{common_resize, input_dir},
     fit::{METRICS_FORMAT, check_test_labels},
-    pretrain::{ENCODER_FILE, save_tensors},
+    pretrain::save_tensors,
 };
 use crate::{
     augment::{EvaluationView, Policy},
-    data::{Dataset, LabelledLoader, ViewSource, load_evaluation_views},
+    data::{Dataset, LabelledLoader, ViewSource, ingest_config::ResizeConfig, load_evaluation_views},
     eval::{
         ClassifierEpoch, ClassifierMetrics,
         classifier_artifact::{
@@ -22,6 +22,7 @@ use crate::{
         label_subset::stratified_subset,
         linear_classifier::LinearClassifier,
         metrics::score,
+        model_artifact::load_encoder_card,
     },
     fs::files,
     model::{
@@ -33,6 +34,7 @@ use crate::{
     train::{
         Preprocessing, TrainError,
         classifier::{Classifier, ClassifierHost, LabelledBatch, LabelledSource},
+        encoder_card::WEIGHTS_FILE,
         train_config::ClassifierTrainConfig,
     },
 };
@@ -66,8 +68,8 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     let class_names = train.card().class_names.clone();
     let test_labels = usable_test_labels(&class_names, &test)?;
     let Start { name, train: config, frozen_backbone, backbone, backbone_config, preprocessing, views } = start;
-    let Preprocessing { image_size, evaluation, channel_stats } = &preprocessing;
-    let view = EvaluationView::new(*image_size, *evaluation, channel_stats);
+    let preprocessing = Preprocessing { resize: common_resize(&train, Some(&test), ctx), ..preprocessing };
+    let view = preprocessing.view();
 
     let mut source = Source::new(&train, views, view.clone(), &config, ctx)?;
     let num_train = source.num_images() as u64;
@@ -75,12 +77,12 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     source.make_loader((config.batch_size as usize).min(source.num_images()))?;
     let curve = classifier.train(&config, frozen_backbone, &source, &mut Host(ctx))?;
 
-    let probabilities = test_probabilities(&classifier, &test, &view, ctx)?;
+    let head = Head::Linear(linear_head(&classifier, class_names.len())?);
+    let probabilities = test_probabilities(&classifier.backbone, &head, &test, &view, ctx)?;
     let scores = score(&probabilities, &test_labels, class_names.len(), ctx.seed)?;
     ctx.reporter.info(&format!("{name}: {:.1} % top-1 with {num_train} labels", 100.0 * scores.top1));
     save_predictions(ctx.out_dir, &test.card().file_names, &test_labels, &probabilities, &class_names)?;
     save_tensors(&ctx.out_dir.join(BACKBONE_FILE), &classifier.backbone.state_dict())?;
-    let head = Head::Linear(linear_head(&classifier, class_names.len())?);
     let card = ClassifierCard {
         format: CLASSIFIER_FORMAT,
         protocol: name.into(),
@@ -118,14 +120,13 @@ fn start_fine_tune(config: &FineTuneConfig, ctx: &StageContext<'_>) -> Result<St
     let views = if let Some(input) = ctx.input("augmentation") {
         ViewSource::Random(Arc::new(policy_of_size(&input.dir, card.preprocessing.image_size)?))
     } else {
-        let Preprocessing { image_size, evaluation, channel_stats } = &card.preprocessing;
-        ViewSource::Evaluation(Arc::new(EvaluationView::new(*image_size, *evaluation, channel_stats)))
+        ViewSource::Evaluation(Arc::new(card.preprocessing.view()))
     };
     Ok(Start {
         name: "fine_tune",
         train: config.train,
         frozen_backbone: config.layers == TunedLayers::Classifier,
-        backbone: pretrained_backbone(&dir.join(ENCODER_FILE), card.backbone)?,
+        backbone: pretrained_backbone(&dir.join(WEIGHTS_FILE), card.backbone)?,
         backbone_config: card.backbone,
         preprocessing: card.preprocessing,
         views,
@@ -136,6 +137,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
     let policy = Policy::load(input_dir(ctx, "augmentation")?)?;
     let augmentation = policy.config();
     let preprocessing = Preprocessing {
+        resize: ResizeConfig::None,
         image_size: augmentation.image_size,
         evaluation: augmentation.evaluation,
         channel_stats: augmentation.normalize.channel_stats(),
@@ -205,8 +207,10 @@ fn linear_head(classifier: &Classifier, num_classes: usize) -> Result<LinearClas
     })
 }
 
+/// As `predict` computes them later: by what is written to the artifact.
 fn test_probabilities(
-    classifier: &Classifier,
+    backbone: &Backbone,
+    head: &Head,
     test: &Dataset,
     view: &EvaluationView,
     ctx: &StageContext<'_>,
@@ -221,7 +225,10 @@ fn test_probabilities(
         ctx.reporter.progress((block_idx * batch_size(size)) as u64, test.len() as u64, "test images", "");
         let mut images = vec![0.0; block.len() * 3 * size * size];
         load_evaluation_views(test, view, block, &mut images);
-        probabilities.extend(classifier.probabilities(&images, block.len(), size)?.into_iter().map(f64::from));
+        let features = backbone
+            .forward_eval(&images, block.len(), size)
+            .map_err(|error| TrainError::from(SimSiamError::from(error)))?;
+        probabilities.extend(head.probabilities(&features)?);
     }
     Ok(probabilities)
 }

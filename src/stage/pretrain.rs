@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{StageContext, StageError, StageOutcome, extract::input_dir, knn_monitor::KnnMonitor};
 use crate::{
     augment::Policy,
-    data::{BatchLoader, Dataset},
+    data::{BatchLoader, Dataset, ingest_config::ResizeConfig},
     digest::Digest,
     fs::{FsError, files},
     model::{
@@ -23,15 +23,11 @@ use crate::{
     sys,
     train::{
         EncoderCard, EpochRecord, Preprocessing, PretrainConfig, TrainError,
+        encoder_card::{CARD_FILE, ENCODER_FORMAT, WEIGHTS_FILE},
         pretrain::{Batch, BatchSource, Pretrained, StepProgress, TrainHost, pretrain},
         tensorboard::{EventWriter, event_file_name},
     },
 };
-
-/// Version of `encoder.json`.
-pub const ENCODER_FORMAT: u32 = 1;
-/// The backbone under torchvision's names.
-pub const ENCODER_FILE: &str = "encoder.safetensors";
 
 /// Trains and leaves `encoder.safetensors`, `simsiam.safetensors`, `encoder.json`, `history.jsonl` and, under
 /// `logs/`, times and TensorBoard events.
@@ -61,7 +57,7 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
     let mut host = Host::new(config, ctx, monitor)?;
     let weights = init.as_ref().map(|init| init.weights.as_slice());
     let pretrained = pretrain(config, ctx.seed, weights, &source, &mut host)?;
-    save(config, ctx, &policy, &pretrained, init.map(|init| init.digest))
+    save(config, ctx, &policy, dataset.card().resize, &pretrained, init.map(|init| init.digest))
 }
 
 /// Weights to start from.
@@ -96,6 +92,7 @@ fn save(
     config: &PretrainConfig,
     ctx: &StageContext<'_>,
     policy: &Policy,
+    resize: ResizeConfig,
     pretrained: &Pretrained,
     init: Option<Digest>,
 ) -> Result<StageOutcome, StageError> {
@@ -112,6 +109,7 @@ fn save(
         projector: config.projector,
         predictor: config.predictor,
         preprocessing: Preprocessing {
+            resize,
             image_size: augmentation.image_size,
             evaluation: augmentation.evaluation,
             channel_stats: augmentation.normalize.channel_stats(),
@@ -125,9 +123,9 @@ fn save(
         final_embedding_std_ratio: last.embedding_std_ratio,
         warnings: warnings.clone(),
     };
-    save_tensors(&ctx.out_dir.join(ENCODER_FILE), &model.backbone.state_dict())?;
+    save_tensors(&ctx.out_dir.join(WEIGHTS_FILE), &model.backbone.state_dict())?;
     save_tensors(&ctx.out_dir.join("simsiam.safetensors"), &model.state_dict())?;
-    files::write_atomic(&ctx.out_dir.join("encoder.json"), &json(&card)?)?;
+    files::write_atomic(&ctx.out_dir.join(CARD_FILE), &json(&card)?)?;
     let mut lines = vec![];
     for record in history {
         lines.extend(json_line(record)?);

@@ -158,9 +158,12 @@ impl StageKind {
     /// kind then no longer counts.
     pub fn implementation_revision(self) -> u32 {
         match self {
-            // 2: both views in one pass, other kernels; the probe records its penalty.
-            Self::Pretrain | Self::Fit => 2,
-            Self::Ingest | Self::Augment | Self::Extract | Self::Report | Self::Command => 1,
+            // 3: how images were resized is recorded. 2: both views in one pass, other kernels; the probe records its
+            // penalty.
+            Self::Pretrain | Self::Fit => 3,
+            // 2: how images were resized is recorded; embeddings come with thumbnails.
+            Self::Ingest | Self::Extract => 2,
+            Self::Augment | Self::Report | Self::Command => 1,
         }
     }
 
