@@ -29,13 +29,7 @@ impl FrozenNetwork {
     /// # Errors
     /// Where the file cannot be read or its tensors do not fit the network.
     pub fn load(weights: &Path, config: &BackboneConfig, preprocessing: &Preprocessing) -> Result<Self, EvalError> {
-        let bytes = std::fs::read(weights).map_err(|source| EvalError::Io {
-            action: "read",
-            path: weights.to_owned(),
-            source,
-        })?;
-        let backbone = load_backbone(&bytes, weights, config)
-            .map_err(|error| EvalError::Format { path: weights.to_owned(), message: error.to_string() })?;
+        let backbone = read_backbone(weights, config)?;
         Ok(Self::new(backbone, preprocessing))
     }
 
@@ -107,6 +101,17 @@ impl FrozenNetwork {
             .forward_eval(views, n, self.view.image_size())
             .map_err(|error| EvalError::Network { message: error.to_string() })
     }
+}
+
+/// The network whose weights lie in the safetensors file `weights`.
+///
+/// # Errors
+/// Where the file cannot be read or its tensors do not fit the network.
+pub fn read_backbone(weights: &Path, config: &BackboneConfig) -> Result<Backbone, EvalError> {
+    let bytes =
+        std::fs::read(weights).map_err(|source| EvalError::Io { action: "read", path: weights.to_owned(), source })?;
+    load_backbone(&bytes, weights, config)
+        .map_err(|error| EvalError::Format { path: weights.to_owned(), message: error.to_string() })
 }
 
 /// The pixels themselves, [num_images, out_size · out_size · 3] in 0…1: each image through the evaluation view

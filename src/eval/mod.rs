@@ -23,7 +23,7 @@ mod npy;
 pub mod raw_pixels;
 pub mod representation_health;
 mod symmetric_eigen;
-mod tensor_file;
+pub(crate) mod tensor_file;
 pub mod thumbnails;
 
 pub use classifier_metrics::{ClassScores, ClassifierEpoch, ClassifierMetrics, Scores};

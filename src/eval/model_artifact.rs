@@ -7,13 +7,13 @@ use super::{
     embed::batch_size,
     embeddings::{self, BACKBONE_FILE, EmbeddingsCard},
     eval_error::EvalError,
-    frozen_network::FrozenNetwork,
+    frozen_network::{FrozenNetwork, read_backbone},
     tensor_file::{format_error, load_json},
 };
 use crate::{
     augment::{Scratch, resample::ResampleScratch},
     data::{decode::OwnedImage, ingest::resize, ingest_config::ResizeConfig},
-    model::backbone::BackboneConfig,
+    model::backbone::{Backbone, BackboneConfig},
     train::{EncoderCard, Preprocessing, encoder_card},
 };
 
@@ -57,15 +57,28 @@ impl ModelArtifact {
         Ok(Self { weights: dir.join(weights), dir, backbone, preprocessing, feature_dim, classifier })
     }
 
+    /// The network with its weights.
+    ///
+    /// # Errors
+    /// As [`Self::network`].
+    pub fn backbone(&self) -> Result<Backbone, EvalError> {
+        let backbone = read_backbone(&self.weights, &self.backbone)?;
+        self.check_feature_dim(backbone.feature_dim())?;
+        Ok(backbone)
+    }
+
+    fn check_feature_dim(&self, made: usize) -> Result<(), EvalError> {
+        let message = "`feature_dim` is not what the backbone makes";
+        if made == self.feature_dim { Ok(()) } else { Err(format_error(&self.dir, message)) }
+    }
+
     /// The network, ready for images.
     ///
     /// # Errors
     /// Where the weights cannot be read or are not the network's.
     pub fn network(&self) -> Result<ImageNetwork, EvalError> {
         let network = FrozenNetwork::load(&self.weights, &self.backbone, &self.preprocessing)?;
-        if network.feature_dim() != self.feature_dim {
-            return Err(format_error(&self.dir, "`feature_dim` is not what the backbone makes"));
-        }
+        self.check_feature_dim(network.feature_dim())?;
         let image_size = self.preprocessing.image_size as usize;
         Ok(ImageNetwork { network, resize: self.preprocessing.resize, image_size })
     }

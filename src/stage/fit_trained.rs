@@ -19,17 +19,16 @@ use crate::{
         embed::batch_size,
         embeddings::{BACKBONE_FILE, merge_classes},
         eval_config::{FineTuneConfig, SupervisedConfig, TunedLayers},
+        frozen_network::read_backbone,
         label_subset::stratified_subset,
         linear_classifier::LinearClassifier,
         metrics::score,
         model_artifact::load_encoder_card,
     },
-    fs::files,
     model::{
         backbone::{Backbone, BackboneConfig},
         simsiam::SimSiamError,
         state::StateMap,
-        weights::load_backbone,
     },
     train::{
         Preprocessing, TrainError,
@@ -126,7 +125,7 @@ fn start_fine_tune(config: &FineTuneConfig, ctx: &StageContext<'_>) -> Result<St
         name: "fine_tune",
         train: config.train,
         frozen_backbone: config.layers == TunedLayers::Classifier,
-        backbone: pretrained_backbone(&dir.join(WEIGHTS_FILE), card.backbone)?,
+        backbone: read_backbone(&dir.join(WEIGHTS_FILE), &card.backbone)?,
         backbone_config: card.backbone,
         preprocessing: card.preprocessing,
         views,
@@ -167,11 +166,6 @@ fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
         });
     }
     Ok(policy)
-}
-
-fn pretrained_backbone(path: &Path, config: BackboneConfig) -> Result<Backbone, StageError> {
-    load_backbone(&files::read(path)?, path, &config)
-        .map_err(|error| StageError::Artifact { path: path.to_owned(), message: error.to_string() })
 }
 
 /// Test labels as indices into the training classes.

@@ -184,7 +184,7 @@ impl Backbone {
     /// Tensors that are missing, unexpected or of another shape or type (all of them are listed), values that are
     /// not finite, negative variances.
     pub fn load_state_dict(&mut self, entries: &[StateEntry]) -> Result<(), BackboneError> {
-        state_dict::load_state_dict(backbone_name(self.config), &self.program, &mut self.parameters, entries)
+        state_dict::load_state_dict(self.config.name(), &self.program, &mut self.parameters, entries)
     }
 
     /// About how many bytes training holds with `n` images (of all views together) in memory: values and gradients,
@@ -219,7 +219,7 @@ impl Backbone {
             return Err(too_large);
         }
         let dims = self.program.slot_dims(image_size).ok_or_else(|| BackboneError::ImageTooSmall {
-            backbone: backbone_name(self.config),
+            backbone: self.config.name(),
             image_size,
             minimum: self.program.minimum_image_size(),
         })?;
@@ -250,14 +250,5 @@ fn build_program(config: BackboneConfig) -> Program {
         BackboneConfig::Resnet34(c) => resnet(Block::Basic, [3, 4, 6, 3], c.stem),
         BackboneConfig::Resnet50(c) => resnet(Block::Bottleneck, [3, 4, 6, 3], c.stem),
         BackboneConfig::DarknetTiny(_) => build_darknet_tiny(),
-    }
-}
-
-fn backbone_name(config: BackboneConfig) -> &'static str {
-    match config {
-        BackboneConfig::Resnet18(_) => "resnet18",
-        BackboneConfig::Resnet34(_) => "resnet34",
-        BackboneConfig::Resnet50(_) => "resnet50",
-        BackboneConfig::DarknetTiny(_) => "darknet_tiny",
     }
 }
