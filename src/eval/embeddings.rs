@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    class_geometry::ClassGeometry,
     eval_error::EvalError,
     npy::save_npy,
     representation_health::RepresentationHealth,
@@ -83,6 +84,13 @@ pub struct RepresentationCard {
     pub dim: u32,
     /// How well the training images use the space.
     pub health: RepresentationHealth,
+    /// How near two views of an image lie, mean ‖f(x) − f(y)‖² of embeddings of length 1 (Wang & Isola 2020); of networks,
+    /// where a policy for views was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<f64>,
+    /// How the classes of the training images lie, where they have labels and are not too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassGeometry>,
 }
 
 /// Features of every image in one representation.
@@ -324,7 +332,7 @@ pub(crate) mod tests {
                 .iter()
                 .map(|r| {
                     let health = measure_health(&r.train, r.dim).unwrap();
-                    (r.name.clone(), RepresentationCard { dim: r.dim as u32, health })
+                    (r.name.clone(), RepresentationCard { dim: r.dim as u32, health, alignment: None, classes: None })
                 })
                 .collect(),
             resize: ResizeConfig::None,

@@ -270,6 +270,25 @@ mod tests {
         assert!(matches!(knn.probabilities(&[1.0]), Err(EvalError::Length { .. })));
     }
 
+    /// `cargo test --release --lib knn -- --ignored --nocapture` says how long it takes here.
+    #[test]
+    #[ignore = "a measurement"]
+    fn fourteen_thousand_by_three_thousand_takes_seconds() {
+        let (n, m, dim) = (14_000, 3_000, 512);
+        let values: Vec<f32> = (0..((n + m) * dim) as u64)
+            .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / 8e6 - 1.0)
+            .collect();
+        let labels: Vec<u32> = (0..n as u32).map(|row| row % 6).collect();
+        let before = crate::sys::machine::peak_rss_bytes();
+        for weights in [KnnWeights::Similarity, KnnWeights::Uniform] {
+            let knn = KnnClassifier::new(&values[..n * dim], &labels, dim, 6, &config(200, 0.1, weights)).unwrap();
+            let start = std::time::Instant::now();
+            let shares = knn.probabilities(&values[n * dim..]).unwrap();
+            println!("{weights:?}: {:.2} s, {} rows", start.elapsed().as_secs_f64(), shares.len() / 6);
+        }
+        println!("peak memory before {before:?}, after {:?}", crate::sys::machine::peak_rss_bytes());
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]

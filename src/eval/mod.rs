@@ -1,5 +1,7 @@
 //! What the features are worth: classifiers and metrics.
 
+pub mod alignment;
+pub mod class_geometry;
 pub mod classifier_artifact;
 pub mod classifier_metrics;
 pub mod cross_validation;

@@ -10,11 +10,14 @@ use super::{
     StageContext, StageError, StageOutcome,
     earlier_embeddings::{EarlierEmbeddings, EarlierRows, Split},
     fit::copy_file,
+    fit_trained::policy_of_size,
 };
 use crate::{
     data::{Dataset, ingest_config::ResizeConfig},
     eval::{
         EvalError, ExtractConfig,
+        alignment::alignment,
+        class_geometry::class_geometry,
         embeddings::{
             BACKBONE_FILE, EMBEDDINGS_FORMAT, EmbeddingsCard, PRETRAINED, Representation, RepresentationCard,
             SplitLabels, merge_classes, save_embeddings,
@@ -50,6 +53,16 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         });
     }
 
+    let policy = match ctx.input("augmentation") {
+        Some(input) => Some(policy_of_size(&input.dir, encoder.preprocessing.image_size)?),
+        None => None,
+    };
+    let alignment_of = |network: &FrozenNetwork| {
+        let measured =
+            policy.as_ref().map(|policy| alignment(network, policy, train.len(), |idx| train.image(idx), encoder.seed));
+        measured.transpose()
+    };
+    let mut alignments = BTreeMap::from([(PRETRAINED.to_owned(), alignment_of(&network)?)]);
     let mut work = Work { ctx, encoder: &encoder, train: &train, test: test.as_ref(), earlier: None };
     work.look_for_earlier_rows();
     let mut representations = vec![work.network(PRETRAINED, &network)?];
@@ -57,6 +70,7 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         representations.push(match baseline {
             Baseline::Untrained => {
                 let untrained = FrozenNetwork::untrained(&encoder.backbone, encoder.seed, &encoder.preprocessing)?;
+                alignments.insert(baseline.name().to_owned(), alignment_of(&untrained)?);
                 work.network(baseline.name(), &untrained)?
             }
             Baseline::RawPixels => work.raw_pixels(baseline.name(), config.raw_pixels_size as usize)?,
@@ -66,7 +80,16 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
     let mut cards = BTreeMap::new();
     for representation in &representations {
         let health = measure_health(&representation.train, representation.dim)?;
-        cards.insert(representation.name.clone(), RepresentationCard { dim: representation.dim as u32, health });
+        let classes = match train.labels() {
+            Some(labels) => {
+                let num_classes = train.card().class_names.len();
+                class_geometry(&representation.train, &labels, representation.dim, num_classes)?
+            }
+            None => None,
+        };
+        let alignment = alignments.get(&representation.name).copied().flatten();
+        let card = RepresentationCard { dim: representation.dim as u32, health, alignment, classes };
+        cards.insert(representation.name.clone(), card);
     }
     let health = cards[PRETRAINED].health;
     if health.normalized_std_ratio < COLLAPSED_BELOW && train.len() > 1 {
@@ -101,8 +124,14 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
     let test_pictures = test.as_ref().map(pictures).transpose()?;
     save_thumbnails(ctx.out_dir, &pictures(&train)?, test_pictures.as_deref())?;
     copy_file(&weights, &ctx.out_dir.join(BACKBONE_FILE))?;
-    let metrics = [("embeddings/effective_rank", health.effective_rank), ("embeddings/uniformity", health.uniformity)];
-    Ok(StageOutcome { metrics: metrics.map(|(name, value)| (name.to_owned(), value)).into() })
+    let mut metrics = BTreeMap::from([
+        ("embeddings/effective_rank".to_owned(), health.effective_rank),
+        ("embeddings/uniformity".to_owned(), health.uniformity),
+    ]);
+    if let Some(alignment) = alignments[PRETRAINED] {
+        metrics.insert("embeddings/alignment".to_owned(), alignment);
+    }
+    Ok(StageOutcome { metrics })
 }
 
 /// How images that come later must be resized: as those that classifiers are judged by, or else as those that they

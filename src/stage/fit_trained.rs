@@ -1,4 +1,5 @@
-//! `fit` with `fine_tune` or `supervised`: a softmax layer and its backbone trained on labels.
+//! `fit` with `fine_tune`, `supervised` or `linear_probe.sgd`: a softmax layer, and its backbone or none of it, trained on
+//! labels.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -17,8 +18,8 @@ use crate::{
             CLASSIFIER_FORMAT, ClassifierCard, Head, headline, save_classifier, save_metrics, save_predictions,
         },
         embed::batch_size,
-        embeddings::{BACKBONE_FILE, merge_classes},
-        eval_config::{FineTuneConfig, SupervisedConfig, TunedLayers},
+        embeddings::{BACKBONE_FILE, PRETRAINED, merge_classes},
+        eval_config::{FineTuneConfig, SupervisedConfig},
         frozen_network::read_backbone,
         label_subset::stratified_subset,
         linear_classifier::LinearClassifier,
@@ -34,7 +35,7 @@ use crate::{
         Preprocessing, TrainError,
         classifier::{Classifier, ClassifierHost, LabelledBatch, LabelledSource},
         encoder_card::WEIGHTS_FILE,
-        train_config::ClassifierTrainConfig,
+        train_config::{ClassifierTrainConfig, TunedLayers},
     },
 };
 
@@ -42,6 +43,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(super) enum Trained<'a> {
     FineTune(&'a FineTuneConfig),
+    /// The softmax layer alone, on the frozen backbone.
+    Probe(&'a ClassifierTrainConfig),
     Supervised(&'a SupervisedConfig),
 }
 
@@ -49,7 +52,7 @@ pub(super) enum Trained<'a> {
 struct Start {
     name: &'static str,
     train: ClassifierTrainConfig,
-    frozen_backbone: bool,
+    layers: TunedLayers,
     backbone: Backbone,
     backbone_config: BackboneConfig,
     preprocessing: Preprocessing,
@@ -59,14 +62,15 @@ struct Start {
 /// Trains and judges; the classifier that is left holds its own backbone.
 pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     let start = match protocol {
-        Trained::FineTune(config) => start_fine_tune(config, ctx)?,
+        Trained::FineTune(config) => start_pretrained("fine_tune", config.train, config.layers, ctx)?,
+        Trained::Probe(train) => start_pretrained("linear_probe", *train, TunedLayers::Classifier, ctx)?,
         Trained::Supervised(config) => start_supervised(config, ctx)?,
     };
     let train = Arc::new(Dataset::open(input_dir(ctx, "train")?)?);
     let test = Dataset::open(input_dir(ctx, "test")?)?;
     let class_names = train.card().class_names.clone();
     let test_labels = usable_test_labels(&class_names, &test)?;
-    let Start { name, train: config, frozen_backbone, backbone, backbone_config, preprocessing, views } = start;
+    let Start { name, train: config, layers, backbone, backbone_config, preprocessing, views } = start;
     let preprocessing = Preprocessing { resize: common_resize(&train, Some(&test), ctx), ..preprocessing };
     let view = preprocessing.view();
 
@@ -74,7 +78,7 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     let num_train = source.num_images() as u64;
     let mut classifier = Classifier::new(backbone, class_names.len(), ctx.seed);
     source.make_loader((config.batch_size as usize).min(source.num_images()))?;
-    let curve = classifier.train(&config, frozen_backbone, &source, &mut Host(ctx))?;
+    let curve = classifier.train(&config, layers, &source, &mut Host(ctx))?;
 
     let head = Head::Linear(linear_head(&classifier, class_names.len())?);
     let probabilities = test_probabilities(&classifier.backbone, &head, &test, &view, ctx)?;
@@ -99,6 +103,8 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
         validation_loss: point.validation.map(|(loss, _)| loss),
         validation_top1: point.validation.map(|(_, top1)| top1),
     });
+    // A probe judges the pretrained features, the others what they made of them.
+    let representation = if name == "linear_probe" { PRETRAINED } else { name };
     let metrics = ClassifierMetrics {
         format: METRICS_FORMAT,
         protocol: name.into(),
@@ -106,14 +112,19 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
         num_train,
         num_test: test_labels.len() as u64,
         label_fraction: config.label_fraction,
-        scores: BTreeMap::from([(name.to_owned(), scores)]),
+        scores: BTreeMap::from([(representation.to_owned(), scores)]),
         history: history.collect(),
     };
     save_metrics(ctx.out_dir, &metrics)?;
     Ok(StageOutcome { metrics: headline(&metrics) })
 }
 
-fn start_fine_tune(config: &FineTuneConfig, ctx: &StageContext<'_>) -> Result<Start, StageError> {
+fn start_pretrained(
+    name: &'static str,
+    train: ClassifierTrainConfig,
+    layers: TunedLayers,
+    ctx: &StageContext<'_>,
+) -> Result<Start, StageError> {
     let dir = input_dir(ctx, "encoder")?;
     let card = load_encoder_card(dir)?;
     let views = if let Some(input) = ctx.input("augmentation") {
@@ -121,11 +132,21 @@ fn start_fine_tune(config: &FineTuneConfig, ctx: &StageContext<'_>) -> Result<St
     } else {
         ViewSource::Evaluation(Arc::new(card.preprocessing.view()))
     };
+    let backbone = read_backbone(&dir.join(WEIGHTS_FILE), &card.backbone)?;
+    if let TunedLayers::LastBlocks(blocks) = layers
+        && blocks as usize > backbone.num_blocks()
+    {
+        let (network, found) = (card.backbone.name(), backbone.num_blocks());
+        return Err(StageError::Config {
+            message: format!("`layers.last_blocks` is {blocks}, but `{network}` has {found} blocks"),
+            help: Some(format!("lower it, or write `layers: all` for all {found}")),
+        });
+    }
     Ok(Start {
-        name: "fine_tune",
-        train: config.train,
-        frozen_backbone: config.layers == TunedLayers::Classifier,
-        backbone: read_backbone(&dir.join(WEIGHTS_FILE), &card.backbone)?,
+        name,
+        train,
+        layers,
+        backbone,
         backbone_config: card.backbone,
         preprocessing: card.preprocessing,
         views,
@@ -144,7 +165,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
     Ok(Start {
         name: "supervised",
         train: config.train,
-        frozen_backbone: false,
+        layers: TunedLayers::All,
         backbone: Backbone::build(&config.backbone, ctx.seed)
             .map_err(|error| TrainError::from(SimSiamError::from(error)))?,
         backbone_config: config.backbone,
@@ -154,7 +175,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
 }
 
 /// The policy, which must make views of the size that the encoder was trained on.
-fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
+pub(super) fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
     let policy = Policy::load(dir)?;
     if policy.image_size() != image_size as usize {
         return Err(StageError::Config {

@@ -87,6 +87,7 @@ const EXTRACT_INPUTS: &[InputDecl] = &[
     one("encoder", &[ArtifactKind::Encoder], true, "The pretrained backbone."),
     one("train", &[ArtifactKind::Dataset], true, "Images that classifiers learn from."),
     one("test", &[ArtifactKind::Dataset], false, "Images that classifiers are judged by."),
+    policy(false),
 ];
 const FIT_EMBEDDINGS_INPUTS: &[InputDecl] =
     &[one("embeddings", &[ArtifactKind::Embeddings], true, "Frozen features to fit on.")];
@@ -167,8 +168,8 @@ impl StageKind {
         }
     }
 
-    /// The protocols of this kind, each with its own inputs: for `fit` the word under `with` decides, the
-    /// other kinds have one protocol without a name. `command` takes any input: see [`Self::takes_any_input`].
+    /// The protocols of this kind, each with its own inputs: for `fit` the word under `with` decides (after a dot, whether
+    /// that word has this key), the other kinds have one protocol without a name. `command` takes any input: see [`Self::takes_any_input`].
     pub fn protocols(self) -> &'static [(&'static str, &'static [InputDecl])] {
         match self {
             Self::Ingest | Self::Command => &[("", &[])],
@@ -177,6 +178,7 @@ impl StageKind {
             Self::Extract => &[("", EXTRACT_INPUTS)],
             Self::Fit => &[
                 ("linear_probe", FIT_EMBEDDINGS_INPUTS),
+                ("linear_probe.sgd", FIT_FINE_TUNE_INPUTS),
                 ("knn", FIT_EMBEDDINGS_INPUTS),
                 ("fine_tune", FIT_FINE_TUNE_INPUTS),
                 ("supervised", FIT_SUPERVISED_INPUTS),

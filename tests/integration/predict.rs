@@ -27,6 +27,14 @@ stages:
     uses: fit
     inputs: { encoder: pretrain, train: train, test: test }
     with: { fine_tune: { train: { epochs: 1, batch_size: 4 } } }
+  sgd_probe:
+    uses: fit
+    inputs: { encoder: pretrain, train: train, test: test, augmentation: views }
+    with: { linear_probe: { sgd: { epochs: 2, batch_size: 4 } } }
+  last_block:
+    uses: fit
+    inputs: { encoder: pretrain, train: train, test: test, augmentation: views }
+    with: { fine_tune: { layers: { last_blocks: 1 }, train: { epochs: 1, batch_size: 4, optimizer: { adamw: {} } } } }
   scratch:
     uses: fit
     inputs: { train: train, test: test, augmentation: views }
@@ -45,7 +53,7 @@ fn every_protocol_leaves_a_classifier_that_predicts() {
     put_picture(&project, "photos/a.png", 0);
     put_picture(&project, "photos/b.png", 200);
     project.call(&["run", "-q"]).ok();
-    for stage in ["probe", "knn", "tuned", "scratch"] {
+    for stage in ["probe", "knn", "tuned", "sgd_probe", "last_block", "scratch"] {
         let model = format!("runs/tiny/{stage}");
         let called = project.call(&["predict", "--model", &model, "--json", "--top", "2", "photos"]).ok();
         let lines: Vec<Value> = called.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -58,6 +66,14 @@ fn every_protocol_leaves_a_classifier_that_predicts() {
             assert!(predictions.len() == 2 && first >= second && first + second <= 1.0 + 1e-6, "{stage}: {line}");
         }
     }
+
+    // The probe leaves the backbone as it is, the last block leaves what comes before it.
+    let weights =
+        |folder: &str, file: &str| std::fs::read(project.path(&format!("runs/tiny/{folder}/{file}"))).unwrap();
+    let encoder = weights("pretrain", "encoder.safetensors");
+    assert_eq!(weights("sgd_probe", "backbone.safetensors"), encoder);
+    assert_ne!(weights("last_block", "backbone.safetensors"), encoder);
+    assert!(project.read("runs/tiny/sgd_probe/metrics.json").contains("\"pretrained\""));
 
     project.put("photos/broken.png", "no picture");
     let called = project.call(&["predict", "--model", "runs/tiny/probe", "photos"]).code(4);
@@ -104,7 +120,7 @@ fn test_images_get_the_probabilities_of_the_pipeline() {
     let project = Project::new();
     photographs(&project);
     project.call(&["run", "-q"]).ok();
-    for stage in ["probe", "knn", "tuned", "scratch"] {
+    for stage in ["probe", "knn", "tuned", "sgd_probe", "last_block", "scratch"] {
         let model = format!("runs/tiny/{stage}");
         let called = project.call(&["predict", "--model", &model, "--csv", "data/test"]).ok();
         // file,label,predicted,probability,correct and file,rank,class,probability
@@ -211,4 +227,23 @@ fn throughput_is_measured_anywhere_and_leaves_nothing() {
     assert!(!project.path(".simsiam-pipe").exists() && !project.path("runs").exists());
     project.call(&["bench", "augment", "--images", "nowhere"]).code(4).says("folder `nowhere` does not exist");
     project.call(&["bench", "extract", "--image-size", "16", "--backbone", "resnet99"]).code(2);
+}
+
+#[test]
+fn protocols_have_their_own_inputs_and_limits() {
+    let project = Project::new().write("pipelines/tiny.yaml", TINY);
+    let with = |from: &str, to: &str| {
+        assert!(TINY.contains(from), "{from}");
+        project.put("pipelines/tiny.yaml", &TINY.replace(from, to));
+        project.call(&["plan"]).code(3)
+    };
+    let probe = "{ linear_probe: { max_iter: 20 } }";
+    with(probe, "{ linear_probe: { sgd: {} } }").says("embeddings").says("encoder");
+    with("{ sgd: { epochs: 2, batch_size: 4 } }", "{ max_iter: 9 }").says("encoder").says("embeddings");
+    with("{ sgd: { epochs: 2,", "{ cross_validation: {}, sgd: { epochs: 2,").says("both `sgd` and `cross_validation`");
+    with("{ sgd: { epochs: 2,", "{ sgd: { early_stopping: { patience: 1 }, epochs: 2,").says("nothing to watch");
+    with("{ last_blocks: 1 }", "{ last_blocks: 0 }").says("last_blocks");
+    project.put("pipelines/tiny.yaml", &TINY.replace("{ last_blocks: 1 }", "{ last_blocks: 6 }"));
+    let called = project.call(&["run", "--stage", "last_block"]).code(1);
+    called.says("`layers.last_blocks` is 6, but `darknet_tiny` has 5 blocks");
 }

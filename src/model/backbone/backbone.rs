@@ -32,6 +32,8 @@ pub struct Backbone {
     pass: Pass,
     gradient_slots: SharedSlots,
     workspace: Workspace,
+    /// The first operation and the first value that learn.
+    trained_from: (usize, usize),
     eval: Mutex<(SharedSlots, Workspace)>,
 }
 
@@ -58,6 +60,7 @@ impl Backbone {
             pass: Pass::default(),
             gradient_slots: SharedSlots::default(),
             workspace: Workspace::default(),
+            trained_from: (0, 0),
             eval: Mutex::default(),
         })
     }
@@ -107,6 +110,28 @@ impl Backbone {
         self.parameters.change()
     }
 
+    /// How many blocks there are: the stem, each residual block, and what lies between them.
+    pub fn num_blocks(&self) -> usize {
+        self.program.blocks().len()
+    }
+
+    /// Lets only the last `blocks` learn, or all where there are no more. What comes before them stays as it is, running
+    /// statistics and all, and works in evaluation mode.
+    pub fn train_last_blocks(&mut self, blocks: usize) {
+        let all = self.program.blocks();
+        let first = all.len().saturating_sub(blocks);
+        let end = (self.program.ops.len(), self.num_parameters());
+        self.trained_from = all.get(first).map_or(end, |block| (block.first_op, block.first_value));
+        if first == 0 {
+            self.trained_from = (0, 0);
+        }
+    }
+
+    /// Where the values that learn begin; they reach to the end.
+    pub fn first_trained_value(&self) -> usize {
+        self.trained_from.1
+    }
+
     /// Features `[views · n, feature_dim]` of normalised images, each view `[n, image_size, image_size, 3]`. Each view is
     /// normalised with its own statistics, as if it had come alone, and moves the running statistics in its turn. What
     /// `backward` needs is kept.
@@ -133,8 +158,8 @@ impl Backbone {
             }
         }
         self.pass.fit(&self.program, dims, total, views.len());
-        let Self { program, parameters, pass, workspace, .. } = self;
-        Ok(execute::forward_train(program, parameters, pass, views, n, workspace))
+        let Self { program, parameters, pass, workspace, trained_from: (frozen, _), .. } = self;
+        Ok(execute::forward_train(program, parameters, pass, views, n, *frozen, workspace))
     }
 
     /// Adds the gradients for `grad_features` `[views · n, feature_dim]` and consumes what `forward_train` kept.
@@ -149,8 +174,8 @@ impl Backbone {
         let expected = self.pass.n * self.program.feature_dim;
         check_length("grad_features", "[views · n, feature_dim]", grad_features.len(), expected)?;
         self.gradient_slots.fit_gradients(&self.program, &self.pass.dims, self.pass.n);
-        let Self { program, parameters, pass, gradient_slots, workspace, .. } = self;
-        execute::backward(program, parameters, pass, gradient_slots, grad_features, workspace);
+        let Self { program, parameters, pass, gradient_slots, workspace, trained_from: (frozen, _), .. } = self;
+        execute::backward(program, parameters, pass, gradient_slots, grad_features, *frozen, workspace);
         Ok(())
     }
 

@@ -7,13 +7,15 @@ use super::program::{IMAGES, Program};
 use super::workspace::{Pass, SharedSlots, Workspace};
 use crate::profile::{Work, enter_layer, span};
 
-/// Forward with the batch statistics of each view, `n` images each; leaves everything in `pass`. Returns the features.
+/// Forward with the batch statistics of each view, `n` images each; leaves everything in `pass`. The first `frozen`
+/// operations go by running statistics, which stay as they are. Returns the features.
 pub(super) fn forward_train(
     program: &Program,
     parameters: &mut Parameters,
     pass: &mut Pass,
     views: &[&[f32]],
     n: usize,
+    frozen: usize,
     workspace: &mut Workspace,
 ) -> Vec<f32> {
     let mut buffer = pass.slots.take(IMAGES.0);
@@ -33,6 +35,25 @@ pub(super) fn forward_train(
         let read = |slot: Slot| pass.slots.get(slot.0, len(slot));
         let out = &mut buffer[..len(output)];
         match op {
+            Op::ConvBn { layer, input, residual, relu, .. } if idx < frozen => {
+                let (scratch, prepared) = workspace.passing();
+                let shape = layer.shape(n, pass.dims[input.0], pass.dims[output.0]);
+                let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
+                let running = &parameters.running[layer.norm];
+                let residual = residual.map(read);
+                conv_bn::forward_eval(
+                    &shape,
+                    weight,
+                    bn,
+                    running,
+                    read(*input),
+                    residual,
+                    *relu,
+                    out,
+                    prepared,
+                    scratch,
+                );
+            }
             Op::ConvBn { layer, input, residual, relu, .. } => {
                 let mut conv_output = pass.conv_outputs.take(idx);
                 // Taken so that parameters can be read beside it.
@@ -122,13 +143,15 @@ pub(super) fn forward_eval(
     slots.get(program.output.0).to_vec()
 }
 
-/// Backward through what `pass` kept; adds to the gradients of the parameters if there are any.
+/// Backward through what `pass` kept, down to the first operation that is not frozen; adds to the gradients of the
+/// parameters if there are any.
 pub(super) fn backward(
     program: &Program,
     parameters: &mut Parameters,
     pass: &mut Pass,
     gradients: &mut SharedSlots,
     grad_features: &[f32],
+    frozen: usize,
     workspace: &mut Workspace,
 ) {
     let n = std::mem::take(&mut pass.n);
@@ -140,7 +163,7 @@ pub(super) fn backward(
     buffer[..grad_features.len()].copy_from_slice(grad_features);
     gradients.put(program.output.0, buffer);
 
-    for (idx, op) in program.ops.iter().enumerate().rev() {
+    for (idx, op) in program.ops.iter().enumerate().skip(frozen).rev() {
         enter_layer(program.layer_name(op));
         let output = op.output();
         let mut d_output = gradients.take(output.0);
