@@ -82,9 +82,9 @@ pub enum Error {
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
-    /// A classifier cannot be used.
-    #[error("`{}` cannot be used as a classifier", path.display())]
-    Classifier {
+    /// A model cannot be used.
+    #[error("`{}` cannot be used", path.display())]
+    Model {
         /// Where it lies.
         path: PathBuf,
         /// What is wrong.
@@ -132,11 +132,11 @@ impl Error {
             Self::Cache(error) => cache_code(error),
             Self::CacheDamaged { .. } => 5,
             Self::AuditDiffers { .. } => 7,
-            Self::Classifier { source: EvalError::Io { .. }, .. }
+            Self::Model { source: EvalError::Io { .. }, .. }
             | Self::Augment(AugmentError::Io { .. })
             | Self::Fs(_)
             | Self::Render { .. } => 6,
-            Self::Classifier { .. }
+            Self::Model { .. }
             | Self::Augment(AugmentError::Format { .. })
             | Self::Image { .. }
             | Self::ImagesFailed { .. } => 4,
@@ -154,7 +154,7 @@ impl Error {
             Self::Augment(error) => error.help().map(str::to_owned),
             Self::Image { .. } => Some("JPEG, PNG, BMP, GIF, TIFF and WebP files are images".into()),
             Self::Bench(error) => error.help(),
-            Self::Classifier { .. } => Some("`simsiam-pipe run` makes the artifact of a `fit` stage again".into()),
+            Self::Model { .. } => Some("`simsiam-pipe run` makes a stage's artifact again".into()),
             Self::CacheDamaged { .. } => {
                 Some("`simsiam-pipe cache verify --repair` removes them; the next run makes them again".into())
             }

@@ -21,6 +21,7 @@ pub mod eval;
 pub mod fingerprint;
 pub mod fs;
 pub mod graph;
+pub mod interchange;
 mod kernels;
 pub mod lockfile;
 pub mod model;

@@ -34,14 +34,32 @@ def expected_calibration_error(probabilities, labels, bins=15):
     return error
 
 
-def metrics_case(rng, n, c, sharpness, classes_that_occur=None):
+def log_loss(labels, probabilities):
+    """scikit-learn's, also of rows that do not add up to one, which it would scale."""
+    every = np.arange(probabilities.shape[1])
+    if np.allclose(probabilities.sum(axis=1), 1):
+        return metrics.log_loss(labels, probabilities, labels=every)
+    eps = np.finfo(np.float64).eps
+    return float(-np.log(probabilities[np.arange(len(labels)), labels].clip(eps, 1 - eps)).mean())
+
+
+def metrics_case(rng, n, c, sharpness, classes_that_occur=None, steps=None):
+    """`steps` rounds probabilities so coarsely that classes tie; the lower index then wins, as in numpy.argmax."""
     labels = rng.integers(0, classes_that_occur or c, n)
     logits = rng.normal(size=(n, c)) * sharpness
     logits[np.arange(n), labels] += sharpness
     # Powers of two in the denominator make the rounded numbers exact in binary and in text.
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     probabilities = np.round(probabilities * 2**20) / 2**20
-    probabilities[np.arange(n), probabilities.argmax(axis=1)] += 1 - probabilities.sum(axis=1)
+    if steps:
+        probabilities = np.floor(probabilities * steps)
+        probabilities[probabilities.sum(axis=1) == 0] = 1
+        # Multiples of a power of two, so that a row of equal shares is one.
+        probabilities /= 2.0 ** np.ceil(np.log2(probabilities.sum(axis=1, keepdims=True)))
+    else:
+        probabilities[np.arange(n), probabilities.argmax(axis=1)] += 1 - probabilities.sum(axis=1)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    top5 = float((order[:, :5] == labels[:, None]).any(axis=1).mean())
     predicted = probabilities.argmax(axis=1)
     every = np.arange(c)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -52,9 +70,9 @@ def metrics_case(rng, n, c, sharpness, classes_that_occur=None):
         "labels": labels.tolist(),
         "probabilities": rounded(probabilities, 20),
         "top1": metrics.accuracy_score(labels, predicted),
-        "top5": metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=every) if c > 5 else 1.0,
+        "top5": top5 if steps or c <= 5 else metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=every),
         "balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
-        "log_loss": metrics.log_loss(labels, probabilities, labels=every),
+        "log_loss": log_loss(labels, probabilities),
         "expected_calibration_error": expected_calibration_error(probabilities, labels),
         "precision": precision.tolist(),
         "recall": recall.tolist(),
@@ -163,7 +181,11 @@ def main():
     rng = np.random.default_rng(20201120)
     OUT.mkdir(parents=True, exist_ok=True)
     cases = [(200, 6, 1.0), (60, 3, 4.0), (80, 10, 0.3), (50, 8, 2.0, 5)]
-    write("metrics.json", [metrics_case(rng, *case) for case in cases])
+    metrics_cases = [metrics_case(rng, *case) for case in cases]
+    # Ties, one class only, ties among absent classes; a generator of their own leaves what follows as it was.
+    other = np.random.default_rng(7)
+    ties = [(150, 9, 0.5, None, 8), (40, 5, 1.0, 1), (60, 12, 0.2, 3, 4)]
+    write("metrics.json", metrics_cases + [metrics_case(other, *case) for case in ties])
     write("knn.json", knn_case(rng))
     write("linear_probe.json", probe_cases(rng))
     write("health.json", health_case(rng))

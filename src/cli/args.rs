@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    Session, audit, augment, bench, cache, completions, doctor, explain, export, graph, init, log, metrics, plan,
-    predict, run as run_command, schema, stage_worker, status,
+    Session, audit, augment, bench, cache, completions, doctor, embed, explain, export, graph, init, log, metrics,
+    plan, predict, run as run_command, schema, similar, stage_worker, status,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -55,7 +55,8 @@ pub struct GlobalArgs {
     /// Threads for all stages together [default: one for each core]. Results do not depend on it.
     #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Print JSON on stdout: one event a line for `run`, one image a line for `predict`, one document for the
+    /// Print JSON on stdout: one event a line for `run`, one image a line for `predict`, `embed` and
+    /// `similar`, one document for the
     /// others. Errors too.
     #[arg(long, global = true)]
     pub json: bool,
@@ -120,6 +121,10 @@ pub enum Command {
     Cache(cache::CacheArgs),
     /// Name the classes of images with a fitted classifier.
     Predict(predict::PredictArgs),
+    /// Write features of images with the network of an artifact.
+    Embed(embed::EmbedArgs),
+    /// Find the embedded images that are most like given ones.
+    Similar(similar::SimilarArgs),
     /// Measure what throughput this machine gives.
     Bench(bench::BenchArgs),
     /// Write a commented starter pipeline for a folder of images.
@@ -155,6 +160,8 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Augment(args) => augment::run(&args, session),
         Command::Cache(args) => cache::run(&args, session),
         Command::Predict(args) => predict::command(&args, session),
+        Command::Embed(args) => embed::command(&args, session),
+        Command::Similar(args) => similar::command(&args, session),
         Command::Bench(args) => bench::run(&args, session),
         Command::Init(args) => init::run(&args, session),
         Command::Schema(args) => schema::run(&args, session),

@@ -217,7 +217,7 @@ fn branch(kind: StageKind) -> Value {
                 .iter()
                 .map(|(name, inputs)| {
                     json!({
-                        "if": { "required": ["with"], "properties": { "with": { "type": "object", "required": [name] } } },
+                        "if": { "required": ["with"], "properties": { "with": chosen(name, protocols) } },
                         "then": { "properties": { "inputs": inputs_schema(kind, inputs) } }
                     })
                 })
@@ -230,6 +230,23 @@ fn branch(kind: StageKind) -> Value {
         "if": { "required": ["uses"], "properties": { "uses": { "const": kind.name() } } },
         "then": then
     })
+}
+
+/// What `with` looks like where it chooses this protocol and no other one.
+fn chosen(name: &str, protocols: &[(&str, &[InputDecl])]) -> Value {
+    let holds = |word: &str, key: &str| json!({ "properties": { word: { "type": "object", "required": [key] } } });
+    if let Some((word, key)) = name.split_once('.') {
+        let mut chosen = holds(word, key);
+        chosen["type"] = json!("object");
+        chosen["required"] = json!([word]);
+        return chosen;
+    }
+    let mut chosen = json!({ "type": "object", "required": [name] });
+    let narrower = protocols.iter().filter_map(|(other, _)| other.strip_prefix(name)?.strip_prefix('.'));
+    for key in narrower {
+        chosen["not"] = holds(name, key);
+    }
+    chosen
 }
 
 /// Whether a stage of this kind has parameters without a default.

@@ -24,6 +24,7 @@ use crate::{
         PretrainConfig,
         train_config::{
             ClassifierOptimizerConfig, ClassifierTrainConfig, PretrainOptimizerConfig, ScheduleConfig, SgdConfig,
+            SgdProbeConfig,
         },
     },
 };
@@ -213,6 +214,10 @@ impl Check<'_, '_> {
         self.sgd("optimizer.sgd", sgd);
         self.schedule("schedule", &config.schedule, config.epochs);
         self.accumulate(config);
+        if config.init.as_ref().is_some_and(|path| path.trim().is_empty()) {
+            let help = "name a safetensors file, relative to the project root, or leave `init` out";
+            self.error("init", "`init` is empty".into(), "no path", help);
+        }
     }
 
     /// Batch norm needs two images in each part.
@@ -261,7 +266,42 @@ impl Check<'_, '_> {
         match config {
             FitConfig::FineTune(config) => self.classifier_train("fine_tune.train", &config.train),
             FitConfig::Supervised(config) => self.classifier_train("supervised.train", &config.train),
-            FitConfig::LinearProbe(_) | FitConfig::Knn(_) => {}
+            FitConfig::LinearProbe(config) => {
+                if let Some(sgd) = &config.sgd {
+                    self.sgd_probe("linear_probe.sgd", sgd);
+                    if config.cross_validation.is_some() {
+                        let message = "`linear_probe` has both `sgd` and `cross_validation`".into();
+                        let help = "keep one of the two: there is no penalty to choose in gradient descent";
+                        self.error("linear_probe.cross_validation", message, "not with `sgd`", help);
+                    }
+                }
+            }
+            FitConfig::Knn(_) => {}
+        }
+    }
+
+    fn sgd_probe(&mut self, path: &str, probe: &SgdProbeConfig) {
+        let train = probe.train(1.0);
+        self.schedule(&format!("{path}.schedule"), &train.schedule, train.epochs);
+        if let ClassifierOptimizerConfig::Sgd(sgd) = &train.optimizer {
+            self.sgd(path, sgd);
+        }
+        self.early_stopping(path, &train);
+    }
+
+    fn betas(&mut self, path: &str, betas: [f64; 2]) {
+        for (idx, beta) in betas.iter().enumerate().filter(|(_, beta)| **beta >= 1.0) {
+            let path = format!("{path}.betas[{idx}]");
+            let message = format!("`{path}` must be below 1, but is {beta}");
+            self.error(&path, message, "not below 1", "[0.9, 0.999] is usual");
+        }
+    }
+
+    fn early_stopping(&mut self, path: &str, train: &ClassifierTrainConfig) {
+        if train.early_stopping.is_some() && train.validation_fraction <= 0.0 {
+            let message = format!("`{path}.early_stopping` has nothing to watch: `validation_fraction` is 0");
+            let help = "raise `validation_fraction` to 0.1, or leave `early_stopping` out";
+            self.error(&format!("{path}.early_stopping"), message, "watches the validation loss", help);
         }
     }
 
@@ -269,19 +309,10 @@ impl Check<'_, '_> {
         self.schedule(&format!("{path}.schedule"), &train.schedule, train.epochs);
         match &train.optimizer {
             ClassifierOptimizerConfig::Sgd(sgd) => self.sgd(&format!("{path}.optimizer.sgd"), sgd),
-            ClassifierOptimizerConfig::Adam(adam) => {
-                for (idx, beta) in adam.betas.iter().enumerate().filter(|(_, beta)| **beta >= 1.0) {
-                    let path = format!("{path}.optimizer.adam.betas[{idx}]");
-                    let message = format!("`{path}` must be below 1, but is {beta}");
-                    self.error(&path, message, "not below 1", "[0.9, 0.999] is usual");
-                }
-            }
+            ClassifierOptimizerConfig::Adam(adam) => self.betas(&format!("{path}.optimizer.adam"), adam.betas),
+            ClassifierOptimizerConfig::Adamw(adamw) => self.betas(&format!("{path}.optimizer.adamw"), adamw.betas),
         }
-        if train.early_stopping.is_some() && train.validation_fraction <= 0.0 {
-            let message = format!("`{path}.early_stopping` has nothing to watch: `validation_fraction` is 0");
-            let help = "raise `validation_fraction` to 0.1, or leave `early_stopping` out";
-            self.error(&format!("{path}.early_stopping"), message, "watches the validation loss", help);
-        }
+        self.early_stopping(path, train);
     }
 
     fn command(&mut self, config: &CommandConfig) {

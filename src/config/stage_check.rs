@@ -282,7 +282,15 @@ fn protocol(kind: StageKind, with: Option<&Entry>) -> Option<&'static str> {
         [(name, _)] => Some(name),
         protocols => {
             let entries = with.map(|with| with.value.entries()).unwrap_or_default();
-            entries.iter().find_map(|entry| protocols.iter().map(|(name, _)| *name).find(|name| *name == entry.key))
+            let names = || protocols.iter().map(|(name, _)| *name);
+            entries.iter().find_map(|entry| {
+                let within = |name: &&str| {
+                    name.split_once('.').is_some_and(|(word, key)| {
+                        word == entry.key && entry.value.entries().iter().any(|inner| inner.key == key)
+                    })
+                };
+                names().find(within).or_else(|| names().find(|name| *name == entry.key))
+            })
         }
     }
 }
@@ -320,7 +328,8 @@ fn check_with(
 fn required_with(kind: StageKind) -> String {
     let schema = schema::resolve(with_schema(kind));
     if schema.get("oneOf").is_some() {
-        let names: Vec<&str> = kind.protocols().iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> =
+            kind.protocols().iter().map(|(name, _)| *name).filter(|name| !name.contains('.')).collect();
         return format!("one of {}", list(&names));
     }
     let keys: Vec<&str> =

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ingest_config::ResizeConfig;
 use crate::augment::augment_config::ChannelStats;
 
 /// Description of a dataset artifact.
@@ -22,6 +23,9 @@ pub struct DatasetCard {
     pub max_size: [u32; 2],
     /// Mean and deviation of each channel over all pixels, on the 0…1 scale.
     pub channel_stats: ChannelStats,
+    /// How images were resized before they were stored.
+    #[serde(default)]
+    pub resize: ResizeConfig,
     /// Files that could not be used, sorted by name.
     pub skipped: Vec<SkippedFile>,
     /// Name of each image, relative to the source, in the order of the images.

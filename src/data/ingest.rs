@@ -69,7 +69,7 @@ pub fn ingest_without(
     let mut duplicates = DuplicateFilter::new(exclude, config.duplicates == Duplicates::Drop);
     let source = source.as_ref();
     let mut num_duplicates = 0_u64;
-    let mut writer = StoreWriter::create(out_dir, class_names.clone())?;
+    let mut writer = StoreWriter::create(out_dir, class_names.clone())?.with_resize(config.resize);
     let (mut skipped, mut broken) = (vec![], vec![]);
     let total = selected.len() as u64;
     let (mut done, mut num_taken) = (0, 0);
@@ -259,7 +259,8 @@ fn unknown_class(name: &str, known: &[String]) -> DataError {
     )
 }
 
-fn resize(image: OwnedImage, config: &ResizeConfig, scratch: &mut ResampleScratch) -> OwnedImage {
+/// The image as it is stored.
+pub fn resize(image: OwnedImage, config: &ResizeConfig, scratch: &mut ResampleScratch) -> OwnedImage {
     let (width, height) = target_size((image.width, image.height), config);
     if (width, height) == (image.width, image.height) {
         return image;

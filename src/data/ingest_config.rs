@@ -70,7 +70,7 @@ fn default_background() -> [u8; 3] {
 }
 
 /// How images are resized when they are stored (bilinear with antialias).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ResizeConfig {
     /// Keep every image at its own size.

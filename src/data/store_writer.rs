@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{DataError, DatasetCard, SkippedFile, pixel_sums::PixelSums};
+use super::{DataError, DatasetCard, SkippedFile, ingest_config::ResizeConfig, pixel_sums::PixelSums};
 use crate::augment::{ImageRef, augment_config::ChannelStats};
 
 /// Name of the tensors in a dataset artifact.
@@ -35,6 +35,7 @@ pub struct StoreWriter {
     class_names: Vec<String>,
     class_counts: Vec<u64>,
     sums: PixelSums,
+    resize: ResizeConfig,
 }
 
 impl StoreWriter {
@@ -56,9 +57,16 @@ impl StoreWriter {
             class_counts: vec![0; class_names.len()],
             class_names,
             sums: PixelSums::default(),
+            resize: ResizeConfig::None,
         };
         writer.write(&[0; HEADER_BYTES])?;
         Ok(writer)
+    }
+
+    /// Records how the images that will be written were resized.
+    pub fn with_resize(mut self, resize: ResizeConfig) -> Self {
+        self.resize = resize;
+        self
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
@@ -183,6 +191,7 @@ impl StoreWriter {
             channel_stats: ChannelStats { mean, std },
             class_names: std::mem::take(&mut self.class_names),
             class_counts: std::mem::take(&mut self.class_counts),
+            resize: self.resize,
             skipped,
             file_names: std::mem::take(&mut self.file_names),
         }

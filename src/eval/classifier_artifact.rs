@@ -27,7 +27,8 @@ use crate::{model::backbone::BackboneConfig, train::Preprocessing};
 
 /// Version of `classifier.json`.
 pub const CLASSIFIER_FORMAT: u32 = 1;
-const CARD_FILE: &str = "classifier.json";
+/// Name of the card in a classifier artifact.
+pub const CARD_FILE: &str = "classifier.json";
 const TENSOR_FILE: &str = "classifier.safetensors";
 
 /// `classifier.json`: enough to use the classifier without the pipeline.

@@ -7,7 +7,7 @@ use super::{
     eval_error::EvalError,
     label_subset::rows_by_class,
     linear_probe::{Progress, fit_linear_probes},
-    metrics::predicted_classes,
+    metrics::{predicted_classes, total_log_loss},
 };
 use crate::seed::{below, seeded_rng};
 
@@ -63,9 +63,7 @@ pub fn choose_l2(
             let probabilities = fit.classifier.probabilities(&test)?;
             let predicted = predicted_classes(&probabilities, num_classes);
             *hits += predicted.iter().zip(&test_labels).filter(|(predicted, label)| predicted == label).count();
-            for (row, &label) in probabilities.chunks_exact(num_classes).zip(&test_labels) {
-                *loss -= row[label as usize].max(f64::MIN_POSITIVE).ln();
-            }
+            *loss += total_log_loss(&probabilities, &test_labels, num_classes);
         }
     }
     let n = labels.len() as f64;

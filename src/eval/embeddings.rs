@@ -14,12 +14,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    class_geometry::ClassGeometry,
     eval_error::EvalError,
     npy::save_npy,
     representation_health::RepresentationHealth,
     tensor_file::{TensorFile, Values, format_error, load_json, save_json, save_tensors},
 };
-use crate::train::EncoderCard;
+use crate::{
+    data::ingest_config::ResizeConfig,
+    train::{EncoderCard, Preprocessing},
+};
 
 /// Version of `embeddings.json`.
 pub const EMBEDDINGS_FORMAT: u32 = 1;
@@ -56,10 +60,20 @@ pub struct EmbeddingsCard {
     pub test_labelled: bool,
     /// What each representation is, by name: `pretrained`, `untrained`, `raw_pixels`.
     pub representations: BTreeMap<String, RepresentationCard>,
+    /// How the test images, or without those the training images, were resized when they were stored.
+    #[serde(default)]
+    pub resize: ResizeConfig,
     /// Width and height that raw pixels were averaged down to.
     pub raw_pixels_size: u32,
     /// The encoder: backbone, preprocessing, seed.
     pub encoder: EncoderCard,
+}
+
+impl EmbeddingsCard {
+    /// How an image becomes input, from the file on: what was done to the images in the tables.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing { resize: self.resize, ..self.encoder.preprocessing }
+    }
 }
 
 /// A way to turn an image into numbers.
@@ -70,6 +84,13 @@ pub struct RepresentationCard {
     pub dim: u32,
     /// How well the training images use the space.
     pub health: RepresentationHealth,
+    /// How near two views of an image lie, mean ‖f(x) − f(y)‖² of embeddings of length 1 (Wang & Isola 2020); of networks,
+    /// where a policy for views was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<f64>,
+    /// How the classes of the training images lie, where they have labels and are not too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassGeometry>,
 }
 
 /// Features of every image in one representation.
@@ -151,6 +172,20 @@ fn tensor_name(representation: &str, split: &str) -> String {
     }
 }
 
+/// Reads `embeddings.json`.
+///
+/// # Errors
+/// Where it is missing, damaged, or of a version that this program does not know.
+pub fn load_card(dir: &Path) -> Result<EmbeddingsCard, EvalError> {
+    let path = dir.join(CARD_FILE);
+    let card: EmbeddingsCard = load_json(&path)?;
+    if card.format != EMBEDDINGS_FORMAT {
+        let message = format!("format {} is not {EMBEDDINGS_FORMAT}, the one that this version reads", card.format);
+        return Err(format_error(&path, message));
+    }
+    Ok(card)
+}
+
 /// An embeddings artifact that is read.
 #[derive(Debug)]
 pub struct Embeddings {
@@ -166,13 +201,7 @@ impl Embeddings {
     /// Where a file is missing, damaged, or of a version that this program does not know.
     pub fn open(dir: &Path) -> Result<Self, EvalError> {
         let path = dir.join(CARD_FILE);
-        let card: EmbeddingsCard = load_json(&path)?;
-        if card.format != EMBEDDINGS_FORMAT {
-            return Err(format_error(
-                &path,
-                format!("format {} is not {EMBEDDINGS_FORMAT}, the one that this version reads", card.format),
-            ));
-        }
+        let card = load_card(dir)?;
         if card.num_train_classes as usize > card.class_names.len() {
             return Err(format_error(&path, "`num_train_classes` is larger than the number of classes"));
         }
@@ -240,7 +269,6 @@ pub(crate) mod tests {
             predictor::PredictorConfig,
             projector::ProjectorConfig,
         },
-        train::Preprocessing,
     };
 
     pub(crate) fn encoder_card(feature_dim: u32) -> EncoderCard {
@@ -251,11 +279,13 @@ pub(crate) mod tests {
             projector: ProjectorConfig::default(),
             predictor: PredictorConfig::default(),
             preprocessing: Preprocessing {
+                resize: ResizeConfig::None,
                 image_size: 32,
                 evaluation: EvaluationViewConfig::CenterCrop,
                 channel_stats: NormalizeConfig::Imagenet.channel_stats(),
             },
             seed: 7,
+            init: None,
             epochs: 2,
             steps: 10,
             stopped_early: false,
@@ -302,9 +332,10 @@ pub(crate) mod tests {
                 .iter()
                 .map(|r| {
                     let health = measure_health(&r.train, r.dim).unwrap();
-                    (r.name.clone(), RepresentationCard { dim: r.dim as u32, health })
+                    (r.name.clone(), RepresentationCard { dim: r.dim as u32, health, alignment: None, classes: None })
                 })
                 .collect(),
+            resize: ResizeConfig::None,
             raw_pixels_size: 8,
             encoder: encoder_card(12),
         };

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{model::backbone::BackboneConfig, train::train_config::ClassifierTrainConfig};
+use crate::{
+    model::backbone::BackboneConfig,
+    train::train_config::{ClassifierTrainConfig, SgdProbeConfig, TunedLayers},
+};
 
 /// Parameters of an `extract` stage: features of every image from the frozen backbone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,7 +39,7 @@ impl Default for ExtractConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Baseline {
-    /// The same backbone with the weights that pretraining started from.
+    /// The same backbone with the random weights of the encoder's seed, also where pretraining had an `init`.
     Untrained,
     /// The pixels themselves, averaged down to a small square.
     RawPixels,
@@ -66,7 +69,20 @@ pub enum FitConfig {
     Supervised(SupervisedConfig),
 }
 
-/// Multinomial logistic regression fitted with L-BFGS.
+impl FitConfig {
+    /// The name of the protocol, as the table of stage kinds has it.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Self::LinearProbe(config) if config.sgd.is_some() => "linear_probe.sgd",
+            Self::LinearProbe(_) => "linear_probe",
+            Self::Knn(_) => "knn",
+            Self::FineTune(_) => "fine_tune",
+            Self::Supervised(_) => "supervised",
+        }
+    }
+}
+
+/// Multinomial logistic regression, fitted with L-BFGS unless `sgd` is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinearProbeConfig {
@@ -93,6 +109,10 @@ pub struct LinearProbeConfig {
     #[serde(default = "full_fraction")]
     #[schemars(range(min = 0.0001, max = 1.0))]
     pub label_fraction: f64,
+    /// Instead of L-BFGS on stored embeddings: gradient descent on augmented images, as the literature does it. The
+    /// inputs are then those of `fine_tune`, and of the fields above only `label_fraction` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sgd: Option<SgdProbeConfig>,
 }
 
 fn default_max_iter() -> u32 {
@@ -120,6 +140,7 @@ impl Default for LinearProbeConfig {
             tolerance: default_tolerance(),
             scaling: FeatureScaling::default(),
             label_fraction: full_fraction(),
+            sgd: None,
         }
     }
 }
@@ -226,17 +247,6 @@ pub struct FineTuneConfig {
     /// How they learn.
     #[serde(default)]
     pub train: ClassifierTrainConfig,
-}
-
-/// Which layers learn in fine-tuning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TunedLayers {
-    /// Backbone and classifier.
-    #[default]
-    All,
-    /// Only the classifier; the backbone is frozen, its batch norms in evaluation mode.
-    Classifier,
 }
 
 /// A backbone and a classifier trained from scratch on labels.

@@ -53,6 +53,12 @@ pub enum EvalError {
         /// Why, in the network's words.
         message: String,
     },
+    /// A folder that holds no network.
+    #[error("`{}` holds no network: it is no artifact of a `pretrain`, `extract` or `fit` stage", path.display())]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file is not as this version expects it.
     #[error("`{}` cannot be used: {message}", path.display())]
     Format {

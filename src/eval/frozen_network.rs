@@ -2,8 +2,6 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use safetensors::{Dtype, SafeTensors};
-
 use super::{
     embed::embed_images,
     eval_error::{EvalError, check_finite},
@@ -11,7 +9,10 @@ use super::{
 };
 use crate::{
     augment::{EvaluationView, ImageRef, Scratch, augment_config::ChannelStats},
-    model::backbone::{Backbone, BackboneConfig, StateData, StateEntry},
+    model::{
+        backbone::{Backbone, BackboneConfig},
+        weights::load_backbone,
+    },
     train::Preprocessing,
 };
 
@@ -28,27 +29,22 @@ impl FrozenNetwork {
     /// # Errors
     /// Where the file cannot be read or its tensors do not fit the network.
     pub fn load(weights: &Path, config: &BackboneConfig, preprocessing: &Preprocessing) -> Result<Self, EvalError> {
-        let unusable = |message: String| EvalError::Format { path: weights.to_owned(), message };
-        let bytes = std::fs::read(weights).map_err(|source| EvalError::Io {
-            action: "read",
-            path: weights.to_owned(),
-            source,
-        })?;
-        let entries = read_state(&bytes).map_err(unusable)?;
-        let mut network = Self::untrained(config, 0, preprocessing)?;
-        network.backbone.load_state_dict(&entries).map_err(|error| unusable(error.to_string()))?;
-        Ok(network)
+        let backbone = read_backbone(weights, config)?;
+        Ok(Self::new(backbone, preprocessing))
     }
 
-    /// The network with the weights that training from `seed` would start from.
+    /// The network with the random weights that training from `seed` would start from.
     ///
     /// # Errors
     /// Where the network cannot be built.
     pub fn untrained(config: &BackboneConfig, seed: u64, preprocessing: &Preprocessing) -> Result<Self, EvalError> {
         let backbone =
             Backbone::build(config, seed).map_err(|error| EvalError::Network { message: error.to_string() })?;
-        let Preprocessing { image_size, evaluation, channel_stats } = preprocessing;
-        Ok(Self { backbone, view: EvaluationView::new(*image_size, *evaluation, channel_stats) })
+        Ok(Self::new(backbone, preprocessing))
+    }
+
+    fn new(backbone: Backbone, preprocessing: &Preprocessing) -> Self {
+        Self { backbone, view: preprocessing.view() }
     }
 
     /// Length of an embedding.
@@ -67,20 +63,15 @@ impl FrozenNetwork {
         image: impl Fn(usize) -> ImageRef<'i> + Sync + Send,
         observe: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<f32>>, EvalError> {
-        let size = self.view.image_size();
         let features = embed_images(
             num_images,
-            size,
+            self.view.image_size(),
             Scratch::default,
             |scratch, idx, out| {
-                self.view.view(image(idx), scratch, out);
+                self.view(image(idx), scratch, out);
                 Ok(())
             },
-            |views, n| {
-                self.backbone
-                    .forward_eval(views, n, size)
-                    .map_err(|error| EvalError::Network { message: error.to_string() })
-            },
+            |views, n| self.forward(views, n),
             observe,
         )?;
         if let Some(features) = &features {
@@ -88,6 +79,39 @@ impl FrozenNetwork {
         }
         Ok(features)
     }
+
+    /// Writes the view of an image, [size, size, 3], to `out`.
+    pub fn view(&self, image: ImageRef<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+        self.view.view(image, scratch, out);
+    }
+
+    /// Embeddings [n, feature_dim] of `views` [n, size, size, 3].
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    pub fn embed_views(&self, views: &[f32]) -> Result<Vec<f32>, EvalError> {
+        let size = self.view.image_size();
+        let features = self.forward(views, views.len() / (3 * size * size))?;
+        check_finite("the table of embeddings", &features, self.feature_dim())?;
+        Ok(features)
+    }
+
+    fn forward(&self, views: &[f32], n: usize) -> Result<Vec<f32>, EvalError> {
+        self.backbone
+            .forward_eval(views, n, self.view.image_size())
+            .map_err(|error| EvalError::Network { message: error.to_string() })
+    }
+}
+
+/// The network whose weights lie in the safetensors file `weights`.
+///
+/// # Errors
+/// Where the file cannot be read or its tensors do not fit the network.
+pub fn read_backbone(weights: &Path, config: &BackboneConfig) -> Result<Backbone, EvalError> {
+    let bytes =
+        std::fs::read(weights).map_err(|source| EvalError::Io { action: "read", path: weights.to_owned(), source })?;
+    load_backbone(&bytes, weights, config)
+        .map_err(|error| EvalError::Format { path: weights.to_owned(), message: error.to_string() })
 }
 
 /// The pixels themselves, [num_images, out_size · out_size · 3] in 0…1: each image through the evaluation view
@@ -116,19 +140,4 @@ pub fn embed_raw_pixels<'i>(
         |views, _| Ok(views.chunks_exact(3 * size * size).flat_map(|v| average_areas(v, size, out_size)).collect()),
         observe,
     )
-}
-
-/// The tensors of a safetensors file, f32 and i64 as a network has them.
-fn read_state(bytes: &[u8]) -> Result<Vec<StateEntry>, String> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
-    let entries = tensors.iter().map(|(name, tensor)| {
-        let raw = tensor.data();
-        let data = match tensor.dtype() {
-            Dtype::F32 => StateData::F32(raw.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
-            Dtype::I64 => StateData::I64(raw.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect()),
-            other => return Err(format!("tensor `{name}` has the type {other:?}; networks have F32 and I64 only")),
-        };
-        Ok(StateEntry { name: name.to_owned(), shape: tensor.shape().to_vec(), data })
-    });
-    entries.collect()
 }

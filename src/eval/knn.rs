@@ -2,20 +2,16 @@
 //!
 //! The weighted vote is that of Wu et al. 2018 (arXiv 1805.01978, section 3.4), which SimSiam's monitor uses.
 
-use std::cmp::Ordering;
-
 use rayon::prelude::*;
 
 use super::{
     eval_config::{KnnConfig, KnnWeights},
     eval_error::{EvalError, check_finite, check_labels, check_length},
-    matmul::matmul_nt,
+    nearest::{Neighbour, nearest_rows},
 };
 
-/// Queries of one task, and training rows whose similarities are computed at a time: 128 × 1,024 similarities
-/// stay in the cache, and neither depends on the number of threads.
+/// Queries of one task.
 const QUERY_BLOCK: usize = 128;
-const BANK_BLOCK: usize = 1024;
 
 /// A bank of labelled, normalised features.
 #[derive(Clone, Debug)]
@@ -30,9 +26,6 @@ pub struct KnnClassifier {
     temperature: f64,
     weights: KnnWeights,
 }
-
-/// A neighbour: how similar, and which row of the bank.
-type Neighbour = (f32, u32);
 
 impl KnnClassifier {
     /// From training `features` [n, dim] and their `labels` `[n]`.
@@ -120,28 +113,12 @@ impl KnnClassifier {
             .par_chunks_mut(QUERY_BLOCK * self.num_classes)
             .zip(queries.par_chunks(QUERY_BLOCK * self.dim))
             .for_each(|(out, block)| {
-                let neighbours = self.nearest(&l2_normalize_rows(block, self.dim));
+                let neighbours = nearest_rows(&self.bank, &l2_normalize_rows(block, self.dim), self.dim, self.k);
                 for (row, neighbours) in out.chunks_exact_mut(self.num_classes).zip(&neighbours) {
                     self.vote(neighbours, row);
                 }
             });
         Ok(probabilities)
-    }
-
-    /// The `k` nearest rows of each normalised query, nearest first.
-    fn nearest(&self, queries: &[f32]) -> Vec<Vec<Neighbour>> {
-        let num_queries = queries.len() / self.dim;
-        let mut best: Vec<TopK> = (0..num_queries).map(|_| TopK::new(self.k)).collect();
-        let mut similarities = vec![0.0; num_queries * BANK_BLOCK];
-        for (block_idx, block) in self.bank.chunks(BANK_BLOCK * self.dim).enumerate() {
-            let num_rows = block.len() / self.dim;
-            let similarities = &mut similarities[..num_queries * num_rows];
-            matmul_nt(similarities, queries, block, (num_queries, num_rows, self.dim));
-            for (best, row) in best.iter_mut().zip(similarities.chunks_exact(num_rows)) {
-                best.extend(row, (block_idx * BANK_BLOCK) as u32);
-            }
-        }
-        best.into_iter().map(TopK::into_sorted).collect()
     }
 
     fn vote(&self, neighbours: &[Neighbour], out: &mut [f64]) {
@@ -160,55 +137,6 @@ impl KnnClassifier {
             *share /= total;
         }
     }
-}
-
-/// The best `k` of a stream. Buffers up to 2k candidates, so that each costs a comparison and, rarely, its
-/// part of a selection.
-struct TopK {
-    k: usize,
-    candidates: Vec<Neighbour>,
-    /// Only what is more similar can still be among the best.
-    threshold: f32,
-}
-
-impl TopK {
-    fn new(k: usize) -> Self {
-        Self { k, candidates: vec![], threshold: f32::NEG_INFINITY }
-    }
-
-    /// Takes the next rows in ascending order: so one that is no more similar than the threshold comes after
-    /// `k` rows that beat it.
-    fn extend(&mut self, similarities: &[f32], first_row: u32) {
-        for (row, &similarity) in (first_row..).zip(similarities) {
-            if similarity > self.threshold {
-                // `+ 0.0` makes −0 the same as 0, which it must tie with.
-                self.candidates.push((similarity + 0.0, row));
-                if self.candidates.len() >= 2 * self.k {
-                    self.shrink();
-                }
-            }
-        }
-    }
-
-    fn shrink(&mut self) {
-        if self.candidates.len() >= self.k {
-            let (_, &mut (threshold, _), _) =
-                self.candidates.select_nth_unstable_by(self.k - 1, |&a, &b| nearest_first(a, b));
-            self.threshold = threshold;
-            self.candidates.truncate(self.k);
-        }
-    }
-
-    fn into_sorted(mut self) -> Vec<Neighbour> {
-        self.shrink();
-        self.candidates.sort_unstable_by(|&a, &b| nearest_first(a, b));
-        self.candidates
-    }
-}
-
-/// More similar first; of equals the one that comes first in the bank.
-fn nearest_first(a: Neighbour, b: Neighbour) -> Ordering {
-    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
 /// Rows of `features` [n, dim] divided by their length, as `torch.nn.functional.normalize` does; a row of
@@ -340,6 +268,25 @@ mod tests {
         assert!(matches!(knn, Err(EvalError::NotFinite { row: 0, column: 1, .. })));
         let knn = KnnClassifier::new(&[1.0, 0.0], &[0], 2, 1, &KnnConfig::default()).unwrap();
         assert!(matches!(knn.probabilities(&[1.0]), Err(EvalError::Length { .. })));
+    }
+
+    /// `cargo test --release --lib knn -- --ignored --nocapture` says how long it takes here.
+    #[test]
+    #[ignore = "a measurement"]
+    fn fourteen_thousand_by_three_thousand_takes_seconds() {
+        let (n, m, dim) = (14_000, 3_000, 512);
+        let values: Vec<f32> = (0..((n + m) * dim) as u64)
+            .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / 8e6 - 1.0)
+            .collect();
+        let labels: Vec<u32> = (0..n as u32).map(|row| row % 6).collect();
+        let before = crate::sys::machine::peak_rss_bytes();
+        for weights in [KnnWeights::Similarity, KnnWeights::Uniform] {
+            let knn = KnnClassifier::new(&values[..n * dim], &labels, dim, 6, &config(200, 0.1, weights)).unwrap();
+            let start = std::time::Instant::now();
+            let shares = knn.probabilities(&values[n * dim..]).unwrap();
+            println!("{weights:?}: {:.2} s, {} rows", start.elapsed().as_secs_f64(), shares.len() / 6);
+        }
+        println!("peak memory before {before:?}, after {:?}", crate::sys::machine::peak_rss_bytes());
     }
 
     proptest! {

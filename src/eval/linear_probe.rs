@@ -362,6 +362,7 @@ mod tests {
                 scaling: case.scaling,
                 label_fraction: 1.0,
                 cross_validation: None,
+                sgd: None,
             };
             let ProbeFit { classifier, stop, .. } = fit(&golden, &config);
             assert!(matches!(stop, Stop::Converged | Stop::Stalled), "{stop:?}");

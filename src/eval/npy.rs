@@ -28,15 +28,16 @@ impl NpyElement for i64 {
 pub(crate) fn save_npy<T: NpyElement>(path: &Path, shape: &[usize], values: &[T]) -> Result<(), EvalError> {
     let write = || -> std::io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
-        file.write_all(&header(T::DESCR, shape))?;
+        file.write_all(&header(T::DESCR, shape, 64))?;
         file.write_all(bytemuck::cast_slice(values))?;
         file.flush()
     };
     write().map_err(|source| EvalError::Io { action: "write", path: path.to_owned(), source })
 }
 
-/// Padded with spaces and closed by a line feed so that the values begin at a multiple of 64 bytes.
-fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
+/// Padded with spaces and closed by a line feed so that the values begin at a multiple of `align` bytes, itself a
+/// multiple of 64.
+pub(crate) fn header(descr: &str, shape: &[usize], align: usize) -> Vec<u8> {
     let mut sizes: Vec<String> = shape.iter().map(ToString::to_string).collect();
     if sizes.len() == 1 {
         // A tuple of one.
@@ -45,7 +46,7 @@ fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let mut dict =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", sizes.join(", ").trim_end());
     const PREFIX: usize = 10;
-    let padded = (PREFIX + dict.len() + 1).next_multiple_of(64);
+    let padded = (PREFIX + dict.len() + 1).next_multiple_of(align);
     dict.extend(std::iter::repeat_n(' ', padded - PREFIX - dict.len() - 1));
     dict.push('\n');
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
@@ -71,7 +72,7 @@ mod tests {
     #[test]
     fn headers_end_at_a_multiple_of_64_bytes() {
         for shape in [&[0][..], &[1, 2], &[1_281_167, 2048], &[10, 10, 10, 10, 10, 10, 10, 10, 10]] {
-            let header = header("<f4", shape);
+            let header = header("<f4", shape, 64);
             assert_eq!(header.len() % 64, 0);
             assert_eq!(header.last(), Some(&b'\n'));
         }

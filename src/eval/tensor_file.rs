@@ -14,6 +14,7 @@ use super::eval_error::EvalError;
 pub(crate) enum Values<'a> {
     F32(&'a [f32]),
     I64(&'a [i64]),
+    U8(&'a [u8]),
 }
 
 /// Writes named tensors with their shapes.
@@ -22,6 +23,7 @@ pub(crate) fn save_tensors(path: &Path, tensors: &[(String, Vec<usize>, Values<'
         let (dtype, bytes) = match values {
             Values::F32(values) => (Dtype::F32, bytemuck::cast_slice(values)),
             Values::I64(values) => (Dtype::I64, bytemuck::cast_slice(values)),
+            Values::U8(values) => (Dtype::U8, *values),
         };
         Ok((name.as_str(), TensorView::new(dtype, shape.clone(), bytes)?))
     });
@@ -83,6 +85,17 @@ impl TensorFile {
                 _ => Err(EvalError::Label { row, label, num_classes }),
             })
             .collect()
+    }
+
+    /// All numbers of a list.
+    pub(crate) fn i64(&self, name: &str) -> Result<Vec<i64>, EvalError> {
+        let bytes = self.checked(name, Dtype::I64, &[None])?;
+        Ok(bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
+    }
+
+    /// Bytes.
+    pub(crate) fn u8(&self, name: &str) -> Result<&[u8], EvalError> {
+        self.checked(name, Dtype::U8, &[None])
     }
 
     fn checked(&self, name: &str, dtype: Dtype, shape: &[Option<usize>]) -> Result<&[u8], EvalError> {

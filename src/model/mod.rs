@@ -7,6 +7,7 @@ pub mod predictor;
 pub mod projector;
 pub mod simsiam;
 pub mod state;
+pub mod weights;
 
 #[cfg(test)]
 mod simsiam_golden;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     advice::AdviceInputs,
+    label_efficiency::label_efficiency,
     pca::Pca,
     predictions::confident_mistakes,
     summary::{
@@ -148,6 +149,7 @@ pub fn build_summary(inputs: &ReportInputs) -> Result<Summary, serde_json::Error
         verdict,
         pretraining,
         augmentation,
+        label_efficiency: label_efficiency(&classifiers),
         classifiers,
         datasets,
         embedding_map: inputs.embeddings.as_ref().and_then(embedding_map),

@@ -54,6 +54,20 @@ pub fn render_markdown(summary: &Summary) -> String {
             }
         }
     }
+    if !summary.label_efficiency.is_empty() {
+        text.push_str("\n| share of the labels | from pretrained weights | top-1 | from scratch | gain |\n|---:|---|---:|---:|---:|\n");
+        for point in &summary.label_efficiency {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {:+.1} points |",
+                percent_ascii(point.label_fraction),
+                plain(&label_of(&point.protocol)),
+                percent_ascii(point.top1),
+                percent_ascii(point.supervised_top1),
+                100.0 * point.gain
+            );
+        }
+    }
     if let Some(run) = &summary.pretraining {
         let collapse = match summary.verdict.collapse {
             CollapseState::Collapsed => "collapsed",

@@ -7,6 +7,7 @@ pub mod advice;
 pub mod bar_chart;
 pub mod build;
 pub mod html;
+pub mod label_efficiency;
 pub mod line_chart;
 pub mod map_chart;
 pub mod markdown;

@@ -28,6 +28,9 @@ pub struct Summary {
     pub augmentation: Option<AugmentationSummary>,
     /// The classifiers in the order in which they were given.
     pub classifiers: Vec<ClassifierSummary>,
+    /// What pretraining is worth at each share of the labels, the smallest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub label_efficiency: Vec<LabelEfficiency>,
     /// The datasets in the order in which they were given.
     pub datasets: Vec<DatasetSummary>,
     /// The embeddings in two dimensions, if they were given.
@@ -199,6 +202,26 @@ pub struct ClassifierSummary {
     /// Training curve of `fine_tune` and `supervised`, one point an epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<ClassifierPoint>,
+}
+
+/// A protocol that starts from pretrained weights against training from scratch, with the same share of the labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabelEfficiency {
+    /// Share of the labels that both used.
+    pub label_fraction: f64,
+    /// Labelled images that were learned from.
+    pub num_train: u64,
+    /// `fine_tune`, `linear_probe` or `knn`.
+    pub protocol: String,
+    /// Mean top-1 accuracy of the protocol.
+    pub top1: f64,
+    /// Mean top-1 accuracy of the network trained from scratch.
+    pub supervised_top1: f64,
+    /// The former less the latter.
+    pub gain: f64,
+    /// How many classifiers either mean is of.
+    pub runs: [u32; 2],
 }
 
 /// One epoch of a classifier trained by gradient descent.

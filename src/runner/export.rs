@@ -165,6 +165,17 @@ impl Runner<'_> {
         })
     }
 
+    /// The folder of a stage's artifact in the cache. Nobody deletes it while this process lives.
+    ///
+    /// # Errors
+    /// When there is no such stage, or it is not up to date.
+    pub fn artifact_dir(&self, pipeline: &Pipeline, stage: &str) -> Result<PathBuf, RunnerError> {
+        let entries = self.up_to_date(pipeline, stage)?;
+        let (_, _, asked) =
+            entries.last().ok_or_else(|| RunnerError::NotUpToDate { stages: vec![stage.to_owned()] })?;
+        Ok(self.store.layout().object(&asked.artifact))
+    }
+
     /// A stage and its ancestors with what the cache holds of them, in execution order. Nobody deletes that while
     /// this process lives.
     pub(super) fn up_to_date<'a>(

@@ -17,7 +17,6 @@ use crate::{
     cache::{CacheEntry, CacheStatus, Project, Sources, Store, TreeDiff},
     config::{Pipeline, Stage, resolved::RenderError},
     digest::Digest,
-    eval::FitConfig,
     fingerprint::{
         StageFingerprint,
         diff::{self, CONTENT_OF},
@@ -287,10 +286,7 @@ fn ignore_for(stage: &Stage) -> Ignore {
 /// The files that a stage reads of an input's artifact; empty means all.
 fn declared_files(config: &StageConfig, input: &str) -> &'static [&'static str] {
     let protocol = match config {
-        StageConfig::Fit(FitConfig::LinearProbe(_)) => "linear_probe",
-        StageConfig::Fit(FitConfig::Knn(_)) => "knn",
-        StageConfig::Fit(FitConfig::FineTune(_)) => "fine_tune",
-        StageConfig::Fit(FitConfig::Supervised(_)) => "supervised",
+        StageConfig::Fit(config) => config.protocol(),
         _ => "",
     };
     config

@@ -24,6 +24,11 @@ pub fn external_inputs(config: &StageConfig) -> Vec<ExternalInput> {
             .into_iter()
             .map(|place| ExternalInput { key: place.key.into(), path: place.path.into(), kind: place.kind })
             .collect(),
+        StageConfig::Pretrain(config) => config
+            .init
+            .iter()
+            .map(|path| ExternalInput { key: "init".into(), path: path.clone(), kind: PathKind::File })
+            .collect(),
         StageConfig::Command(config) => config
             .sources
             .iter()
@@ -53,6 +58,7 @@ pub fn fingerprint_config(config: &StageConfig) -> Result<Value, serde_json::Err
                 }
             }
         }
+        StageConfig::Pretrain(pretrain) if pretrain.init.is_some() => value["init"] = json!("content"),
         StageConfig::Command(command) => value["sources"] = json!(command.sources.len()),
         _ => {}
     }

@@ -10,22 +10,26 @@ use super::{
     StageContext, StageError, StageOutcome,
     earlier_embeddings::{EarlierEmbeddings, EarlierRows, Split},
     fit::copy_file,
+    fit_trained::policy_of_size,
     leak::warn_about_shared_images,
-    pretrain::ENCODER_FORMAT,
 };
 use crate::{
-    data::Dataset,
+    data::{Dataset, ingest_config::ResizeConfig},
     eval::{
         EvalError, ExtractConfig,
+        alignment::alignment,
+        class_geometry::class_geometry,
         embeddings::{
             BACKBONE_FILE, EMBEDDINGS_FORMAT, EmbeddingsCard, PRETRAINED, Representation, RepresentationCard,
             SplitLabels, merge_classes, save_embeddings,
         },
         eval_config::Baseline,
         frozen_network::{FrozenNetwork, embed_raw_pixels},
+        model_artifact::load_encoder_card,
         representation_health::measure_health,
+        thumbnails::{encode_thumbnails, save_thumbnails},
     },
-    train::EncoderCard,
+    train::{EncoderCard, encoder_card::WEIGHTS_FILE},
 };
 
 /// A spread below this share of an even one is a collapse, as in pretraining's default.
@@ -39,7 +43,7 @@ const COLLAPSED_BELOW: f64 = 0.1;
 pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     let encoder_dir = input_dir(ctx, "encoder")?;
     let encoder = load_encoder_card(encoder_dir)?;
-    let weights = encoder_dir.join("encoder.safetensors");
+    let weights = encoder_dir.join(WEIGHTS_FILE);
     let network = FrozenNetwork::load(&weights, &encoder.backbone, &encoder.preprocessing)?;
     let train = open_dataset(input_dir(ctx, "train")?)?;
     let test = ctx.input("test").map(|input| open_dataset(&input.dir)).transpose()?;
@@ -53,6 +57,16 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
     if let Some(test) = &test {
         warn_about_shared_images(&train, test, ctx.reporter);
     }
+    let policy = match ctx.input("augmentation") {
+        Some(input) => Some(policy_of_size(&input.dir, encoder.preprocessing.image_size)?),
+        None => None,
+    };
+    let alignment_of = |network: &FrozenNetwork| {
+        let measured =
+            policy.as_ref().map(|policy| alignment(network, policy, train.len(), |idx| train.image(idx), encoder.seed));
+        measured.transpose()
+    };
+    let mut alignments = BTreeMap::from([(PRETRAINED.to_owned(), alignment_of(&network)?)]);
     let mut work = Work { ctx, encoder: &encoder, train: &train, test: test.as_ref(), earlier: None };
     work.look_for_earlier_rows();
     let mut representations = vec![work.network(PRETRAINED, &network)?];
@@ -60,6 +74,7 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         representations.push(match baseline {
             Baseline::Untrained => {
                 let untrained = FrozenNetwork::untrained(&encoder.backbone, encoder.seed, &encoder.preprocessing)?;
+                alignments.insert(baseline.name().to_owned(), alignment_of(&untrained)?);
                 work.network(baseline.name(), &untrained)?
             }
             Baseline::RawPixels => work.raw_pixels(baseline.name(), config.raw_pixels_size as usize)?,
@@ -69,7 +84,16 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
     let mut cards = BTreeMap::new();
     for representation in &representations {
         let health = measure_health(&representation.train, representation.dim)?;
-        cards.insert(representation.name.clone(), RepresentationCard { dim: representation.dim as u32, health });
+        let classes = match train.labels() {
+            Some(labels) => {
+                let num_classes = train.card().class_names.len();
+                class_geometry(&representation.train, &labels, representation.dim, num_classes)?
+            }
+            None => None,
+        };
+        let alignment = alignments.get(&representation.name).copied().flatten();
+        let card = RepresentationCard { dim: representation.dim as u32, health, alignment, classes };
+        cards.insert(representation.name.clone(), card);
     }
     let health = cards[PRETRAINED].health;
     if health.normalized_std_ratio < COLLAPSED_BELOW && train.len() > 1 {
@@ -94,13 +118,38 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         train_labelled: labels.train.is_some(),
         test_labelled: labels.test.is_some(),
         representations: cards,
+        resize: common_resize(&train, test.as_ref(), ctx),
         raw_pixels_size: config.raw_pixels_size,
         encoder,
     };
     save_embeddings(ctx.out_dir, &card, &labels, &representations)?;
+    let pictures =
+        |dataset: &Dataset| encode_thumbnails(dataset.len(), |idx| dataset.image(idx), &card.encoder.preprocessing);
+    let test_pictures = test.as_ref().map(pictures).transpose()?;
+    save_thumbnails(ctx.out_dir, &pictures(&train)?, test_pictures.as_deref())?;
     copy_file(&weights, &ctx.out_dir.join(BACKBONE_FILE))?;
-    let metrics = [("embeddings/effective_rank", health.effective_rank), ("embeddings/uniformity", health.uniformity)];
-    Ok(StageOutcome { metrics: metrics.map(|(name, value)| (name.to_owned(), value)).into() })
+    let mut metrics = BTreeMap::from([
+        ("embeddings/effective_rank".to_owned(), health.effective_rank),
+        ("embeddings/uniformity".to_owned(), health.uniformity),
+    ]);
+    if let Some(alignment) = alignments[PRETRAINED] {
+        metrics.insert("embeddings/alignment".to_owned(), alignment);
+    }
+    Ok(StageOutcome { metrics })
+}
+
+/// How images that come later must be resized: as those that classifiers are judged by, or else as those that they
+/// learn from. Says so where the two differ.
+pub(super) fn common_resize(train: &Dataset, test: Option<&Dataset>, ctx: &StageContext<'_>) -> ResizeConfig {
+    let learned = train.card().resize;
+    let judged = test.map_or(learned, |test| test.card().resize);
+    if judged != learned {
+        ctx.reporter.warn(
+            "the images of `train` and `test` were resized differently by their `ingest` stages; new images are treated \
+             like those of `test`",
+        );
+    }
+    judged
 }
 
 /// Folder of an input that takes one artifact.
@@ -109,23 +158,6 @@ pub(super) fn input_dir<'a>(ctx: &'a StageContext<'_>, name: &str) -> Result<&'a
         message: format!("input `{name}` is missing"),
         help: Some("name a stage for it under `inputs`".into()),
     })
-}
-
-/// Reads `encoder.json`.
-pub(super) fn load_encoder_card(dir: &Path) -> Result<EncoderCard, StageError> {
-    let path = dir.join("encoder.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| StageError::Io {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let card: EncoderCard = serde_json::from_str(&text)
-        .map_err(|error| StageError::Artifact { path: path.clone(), message: error.to_string() })?;
-    if card.format != ENCODER_FORMAT {
-        let message = format!("format {} is not {ENCODER_FORMAT}, the one that this version reads", card.format);
-        return Err(StageError::Artifact { path, message });
-    }
-    Ok(card)
 }
 
 fn open_dataset(dir: &Path) -> Result<Dataset, StageError> {

@@ -8,11 +8,11 @@ use safetensors::{Dtype, tensor::TensorView};
 use super::{
     InputArtifact, SilentReporter, StageContext, StageError, StageOutcome, StageReporter,
     earlier::{Earlier, StoredFolder},
-    extract::{execute, load_encoder_card},
+    extract::execute,
     fit,
 };
 use crate::{
-    augment::ImageRef,
+    augment::{AugmentConfig, ImageRef, Policy},
     data::store_writer::StoreWriter,
     digest::Digest,
     eval::{
@@ -20,6 +20,7 @@ use crate::{
         embeddings::{BACKBONE_FILE, Embeddings, PRETRAINED, tests::encoder_card},
         eval_config::KnnConfig,
         frozen_network::FrozenNetwork,
+        model_artifact::load_encoder_card,
     },
     model::backbone::{Backbone, BackboneConfig, StateData, backbone_config::DarknetTinyConfig},
     train::EncoderCard,
@@ -367,4 +368,36 @@ fn only_new_images_are_embedded_and_some_of_the_others_compared() {
     fixture.extract_after(Some(&earlier), "again", &names, &listener).unwrap();
     assert!(listener.said.lock().unwrap()[0].contains("are damaged"));
     assert_eq!(fixture.files("again"), full);
+}
+
+#[test]
+fn views_that_differ_less_lie_nearer() {
+    let fixture = Fixture::new();
+    let measured = |name: &str, ops: serde_json::Value| {
+        let config: AugmentConfig =
+            serde_json::from_value(serde_json::json!({ "image_size": 32, "ops": ops })).unwrap();
+        std::fs::create_dir(fixture.dir(name)).unwrap();
+        Policy::build(&config).unwrap().save(&fixture.dir(name)).unwrap();
+        let dirs: Vec<_> = ["encoder", "train"].map(|input| (input, fixture.dir(input))).into();
+        let policy = fixture.dir(name);
+        let mut inputs: Vec<(&str, &Path)> = dirs.iter().map(|(input, dir)| (*input, dir.as_path())).collect();
+        inputs.push(("augmentation", &policy));
+        let out = fixture.dir("out");
+        let outcome = execute(&ExtractConfig::default(), &Inputs::new(&inputs).context(&out, &SilentReporter)).unwrap();
+        let card = Embeddings::open(&out).unwrap().card().clone();
+        assert_eq!(card.representations[PRETRAINED].alignment, outcome.metrics.get("embeddings/alignment").copied());
+        assert!(card.representations["untrained"].alignment.is_some());
+        assert_eq!(card.representations["raw_pixels"].alignment, None);
+        assert_eq!(card.representations[PRETRAINED].classes.as_ref().unwrap().spread.len(), 3);
+        outcome.metrics["embeddings/alignment"]
+    };
+    let flip = serde_json::json!([{ "horizontal_flip": { "p": 0.5 } }]);
+    let strong = serde_json::json!([
+        { "random_resized_crop": { "scale": [0.05, 0.3] } },
+        { "color_jitter": { "p": 1.0, "brightness": 0.9, "contrast": 0.9, "saturation": 0.9, "hue": 0.5 } }
+    ]);
+    let same = measured("same", serde_json::json!([{ "resize": {} }]));
+    let (weak, strong) = (measured("weak", flip), measured("strong", strong));
+    assert_eq!(same, 0.0);
+    assert!(weak < strong && strong < 2.0, "{weak} {strong}");
 }

@@ -10,7 +10,7 @@ use super::{
     fit_frozen::{Frozen, execute_frozen},
     fit_trained::{Trained, execute_trained},
 };
-use crate::eval::{EvalError, FitConfig};
+use crate::eval::{EvalError, FitConfig, eval_config::LinearProbeConfig};
 
 /// Version of `metrics.json`.
 pub const METRICS_FORMAT: u32 = 1;
@@ -21,6 +21,9 @@ pub const METRICS_FORMAT: u32 = 1;
 /// See [`StageError`].
 pub fn execute(config: &FitConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     match config {
+        FitConfig::LinearProbe(LinearProbeConfig { sgd: Some(sgd), label_fraction, .. }) => {
+            execute_trained(Trained::Probe(&sgd.train(*label_fraction)), ctx)
+        }
         FitConfig::LinearProbe(config) => execute_frozen(Frozen::LinearProbe(config), ctx),
         FitConfig::Knn(config) => execute_frozen(Frozen::Knn(config), ctx),
         FitConfig::FineTune(config) => execute_trained(Trained::FineTune(config), ctx),
@@ -67,6 +70,7 @@ impl From<EvalError> for StageError {
     fn from(error: EvalError) -> Self {
         match error {
             EvalError::Io { action, path, source } => Self::Io { action, path, source },
+            EvalError::NoModel { ref path } => Self::Artifact { path: path.clone(), message: error.to_string() },
             EvalError::Format { path, message } => Self::Artifact { path, message },
             EvalError::NotFinite { .. } => Self::Data {
                 message: error.to_string(),

@@ -80,7 +80,7 @@ pub(super) fn execute_frozen(protocol: Frozen<'_>, ctx: &StageContext<'_>) -> Re
                 feature_dim: card.feature_dim,
                 head: head.card(),
                 backbone: card.encoder.backbone,
-                preprocessing: card.encoder.preprocessing,
+                preprocessing: card.preprocessing(),
                 solver,
             };
             save_classifier(ctx.out_dir, &classifier, &head)?;

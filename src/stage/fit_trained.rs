@@ -1,39 +1,42 @@
-//! `fit` with `fine_tune` or `supervised`: a softmax layer and its backbone trained on labels.
+//! `fit` with `fine_tune`, `supervised` or `linear_probe.sgd`: a softmax layer, and its backbone or none of it, trained on
+//! labels.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     StageContext, StageError, StageOutcome,
-    extract::{input_dir, load_encoder_card},
+    extract::{common_resize, input_dir},
     fit::{METRICS_FORMAT, check_test_labels},
     leak::warn_about_shared_images,
-    pretrain::{ENCODER_FILE, save_tensors},
+    pretrain::save_tensors,
 };
 use crate::{
     augment::{EvaluationView, Policy},
-    data::{Dataset, LabelledLoader, ViewSource, load_evaluation_views},
+    data::{Dataset, LabelledLoader, ViewSource, ingest_config::ResizeConfig, load_evaluation_views},
     eval::{
         ClassifierEpoch, ClassifierMetrics,
         classifier_artifact::{
             CLASSIFIER_FORMAT, ClassifierCard, Head, headline, save_classifier, save_metrics, save_predictions,
         },
         embed::batch_size,
-        embeddings::{BACKBONE_FILE, merge_classes},
-        eval_config::{FineTuneConfig, SupervisedConfig, TunedLayers},
+        embeddings::{BACKBONE_FILE, PRETRAINED, merge_classes},
+        eval_config::{FineTuneConfig, SupervisedConfig},
+        frozen_network::read_backbone,
         label_subset::stratified_subset,
         linear_classifier::LinearClassifier,
         metrics::score,
+        model_artifact::load_encoder_card,
     },
-    fs::files,
     model::{
         backbone::{Backbone, BackboneConfig},
         simsiam::SimSiamError,
-        state::{StateMap, from_safetensors},
+        state::StateMap,
     },
     train::{
         Preprocessing, TrainError,
         classifier::{Classifier, ClassifierHost, LabelledBatch, LabelledSource},
-        train_config::ClassifierTrainConfig,
+        encoder_card::WEIGHTS_FILE,
+        train_config::{ClassifierTrainConfig, TunedLayers},
     },
 };
 
@@ -41,6 +44,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(super) enum Trained<'a> {
     FineTune(&'a FineTuneConfig),
+    /// The softmax layer alone, on the frozen backbone.
+    Probe(&'a ClassifierTrainConfig),
     Supervised(&'a SupervisedConfig),
 }
 
@@ -48,7 +53,7 @@ pub(super) enum Trained<'a> {
 struct Start {
     name: &'static str,
     train: ClassifierTrainConfig,
-    frozen_backbone: bool,
+    layers: TunedLayers,
     backbone: Backbone,
     backbone_config: BackboneConfig,
     preprocessing: Preprocessing,
@@ -58,7 +63,8 @@ struct Start {
 /// Trains and judges; the classifier that is left holds its own backbone.
 pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     let start = match protocol {
-        Trained::FineTune(config) => start_fine_tune(config, ctx)?,
+        Trained::FineTune(config) => start_pretrained("fine_tune", config.train, config.layers, ctx)?,
+        Trained::Probe(train) => start_pretrained("linear_probe", *train, TunedLayers::Classifier, ctx)?,
         Trained::Supervised(config) => start_supervised(config, ctx)?,
     };
     let train = Arc::new(Dataset::open(input_dir(ctx, "train")?)?);
@@ -66,22 +72,22 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     warn_about_shared_images(&train, &test, ctx.reporter);
     let class_names = train.card().class_names.clone();
     let test_labels = usable_test_labels(&class_names, &test)?;
-    let Start { name, train: config, frozen_backbone, backbone, backbone_config, preprocessing, views } = start;
-    let Preprocessing { image_size, evaluation, channel_stats } = &preprocessing;
-    let view = EvaluationView::new(*image_size, *evaluation, channel_stats);
+    let Start { name, train: config, layers, backbone, backbone_config, preprocessing, views } = start;
+    let preprocessing = Preprocessing { resize: common_resize(&train, Some(&test), ctx), ..preprocessing };
+    let view = preprocessing.view();
 
     let mut source = Source::new(&train, views, view.clone(), &config, ctx)?;
     let num_train = source.num_images() as u64;
     let mut classifier = Classifier::new(backbone, class_names.len(), ctx.seed);
     source.make_loader((config.batch_size as usize).min(source.num_images()))?;
-    let curve = classifier.train(&config, frozen_backbone, &source, &mut Host(ctx))?;
+    let curve = classifier.train(&config, layers, &source, &mut Host(ctx))?;
 
-    let probabilities = test_probabilities(&classifier, &test, &view, ctx)?;
+    let head = Head::Linear(linear_head(&classifier, class_names.len())?);
+    let probabilities = test_probabilities(&classifier.backbone, &head, &test, &view, ctx)?;
     let scores = score(&probabilities, &test_labels, class_names.len(), ctx.seed)?;
     ctx.reporter.info(&format!("{name}: {:.1} % top-1 with {num_train} labels", 100.0 * scores.top1));
     save_predictions(ctx.out_dir, &test.card().file_names, &test_labels, &probabilities, &class_names)?;
     save_tensors(&ctx.out_dir.join(BACKBONE_FILE), &classifier.backbone.state_dict())?;
-    let head = Head::Linear(linear_head(&classifier, class_names.len())?);
     let card = ClassifierCard {
         format: CLASSIFIER_FORMAT,
         protocol: name.into(),
@@ -99,6 +105,8 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
         validation_loss: point.validation.map(|(loss, _)| loss),
         validation_top1: point.validation.map(|(_, top1)| top1),
     });
+    // A probe judges the pretrained features, the others what they made of them.
+    let representation = if name == "linear_probe" { PRETRAINED } else { name };
     let metrics = ClassifierMetrics {
         format: METRICS_FORMAT,
         protocol: name.into(),
@@ -106,27 +114,41 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
         num_train,
         num_test: test_labels.len() as u64,
         label_fraction: config.label_fraction,
-        scores: BTreeMap::from([(name.to_owned(), scores)]),
+        scores: BTreeMap::from([(representation.to_owned(), scores)]),
         history: history.collect(),
     };
     save_metrics(ctx.out_dir, &metrics)?;
     Ok(StageOutcome { metrics: headline(&metrics) })
 }
 
-fn start_fine_tune(config: &FineTuneConfig, ctx: &StageContext<'_>) -> Result<Start, StageError> {
+fn start_pretrained(
+    name: &'static str,
+    train: ClassifierTrainConfig,
+    layers: TunedLayers,
+    ctx: &StageContext<'_>,
+) -> Result<Start, StageError> {
     let dir = input_dir(ctx, "encoder")?;
     let card = load_encoder_card(dir)?;
     let views = if let Some(input) = ctx.input("augmentation") {
         ViewSource::Random(Arc::new(policy_of_size(&input.dir, card.preprocessing.image_size)?))
     } else {
-        let Preprocessing { image_size, evaluation, channel_stats } = &card.preprocessing;
-        ViewSource::Evaluation(Arc::new(EvaluationView::new(*image_size, *evaluation, channel_stats)))
+        ViewSource::Evaluation(Arc::new(card.preprocessing.view()))
     };
+    let backbone = read_backbone(&dir.join(WEIGHTS_FILE), &card.backbone)?;
+    if let TunedLayers::LastBlocks(blocks) = layers
+        && blocks as usize > backbone.num_blocks()
+    {
+        let (network, found) = (card.backbone.name(), backbone.num_blocks());
+        return Err(StageError::Config {
+            message: format!("`layers.last_blocks` is {blocks}, but `{network}` has {found} blocks"),
+            help: Some(format!("lower it, or write `layers: all` for all {found}")),
+        });
+    }
     Ok(Start {
-        name: "fine_tune",
-        train: config.train,
-        frozen_backbone: config.layers == TunedLayers::Classifier,
-        backbone: load_backbone(&dir.join(ENCODER_FILE), card.backbone)?,
+        name,
+        train,
+        layers,
+        backbone,
         backbone_config: card.backbone,
         preprocessing: card.preprocessing,
         views,
@@ -137,6 +159,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
     let policy = Policy::load(input_dir(ctx, "augmentation")?)?;
     let augmentation = policy.config();
     let preprocessing = Preprocessing {
+        resize: ResizeConfig::None,
         image_size: augmentation.image_size,
         evaluation: augmentation.evaluation,
         channel_stats: augmentation.normalize.channel_stats(),
@@ -144,7 +167,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
     Ok(Start {
         name: "supervised",
         train: config.train,
-        frozen_backbone: false,
+        layers: TunedLayers::All,
         backbone: Backbone::build(&config.backbone, ctx.seed)
             .map_err(|error| TrainError::from(SimSiamError::from(error)))?,
         backbone_config: config.backbone,
@@ -154,7 +177,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
 }
 
 /// The policy, which must make views of the size that the encoder was trained on.
-fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
+pub(super) fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
     let policy = Policy::load(dir)?;
     if policy.image_size() != image_size as usize {
         return Err(StageError::Config {
@@ -166,14 +189,6 @@ fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, StageError> {
         });
     }
     Ok(policy)
-}
-
-fn load_backbone(path: &Path, config: BackboneConfig) -> Result<Backbone, StageError> {
-    let unusable = |message: String| StageError::Artifact { path: path.to_owned(), message };
-    let entries = from_safetensors(&files::read(path)?, path).map_err(|error| unusable(error.to_string()))?;
-    let mut backbone = Backbone::build(&config, 0).map_err(|error| unusable(error.to_string()))?;
-    backbone.load_state_dict(&entries).map_err(|error| unusable(error.to_string()))?;
-    Ok(backbone)
 }
 
 /// Test labels as indices into the training classes.
@@ -209,8 +224,10 @@ fn linear_head(classifier: &Classifier, num_classes: usize) -> Result<LinearClas
     })
 }
 
+/// As `predict` computes them later: by what is written to the artifact.
 fn test_probabilities(
-    classifier: &Classifier,
+    backbone: &Backbone,
+    head: &Head,
     test: &Dataset,
     view: &EvaluationView,
     ctx: &StageContext<'_>,
@@ -225,7 +242,10 @@ fn test_probabilities(
         ctx.reporter.progress((block_idx * batch_size(size)) as u64, test.len() as u64, "test images", "");
         let mut images = vec![0.0; block.len() * 3 * size * size];
         load_evaluation_views(test, view, block, &mut images);
-        probabilities.extend(classifier.probabilities(&images, block.len(), size)?.into_iter().map(f64::from));
+        let features = backbone
+            .forward_eval(&images, block.len(), size)
+            .map_err(|error| TrainError::from(SimSiamError::from(error)))?;
+        probabilities.extend(head.probabilities(&features)?);
     }
     Ok(probabilities)
 }

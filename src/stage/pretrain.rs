@@ -13,24 +13,22 @@ use serde::Serialize;
 use super::{StageContext, StageError, StageOutcome, extract::input_dir, knn_monitor::KnnMonitor};
 use crate::{
     augment::Policy,
-    data::{BatchLoader, Dataset},
+    data::{BatchLoader, Dataset, ingest_config::ResizeConfig},
+    digest::Digest,
     fs::{FsError, files},
     model::{
-        backbone::Backbone,
+        backbone::{Backbone, BackboneConfig},
         state::{StateEntry, to_safetensors},
+        weights::{WeightsError, outside_weights},
     },
     sys,
     train::{
         EncoderCard, EpochRecord, Preprocessing, PretrainConfig, TrainError,
+        encoder_card::{CARD_FILE, ENCODER_FORMAT, WEIGHTS_FILE},
         pretrain::{Batch, BatchSource, Pretrained, StepProgress, TrainHost, pretrain},
         tensorboard::{EventWriter, event_file_name},
     },
 };
-
-/// Version of `encoder.json`.
-pub const ENCODER_FORMAT: u32 = 1;
-/// The backbone under torchvision's names.
-pub const ENCODER_FILE: &str = "encoder.safetensors";
 
 /// Trains and leaves `encoder.safetensors`, `simsiam.safetensors`, `encoder.json`, `history.jsonl` and, under
 /// `logs/`, times and TensorBoard events.
@@ -64,15 +62,47 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
         num_views: policy.num_views(),
     };
     let mut host = Host::new(config, ctx, monitor, &waited)?;
-    let pretrained = pretrain(config, ctx.seed, &source, &mut host)?;
-    save(config, ctx, &policy, &pretrained)
+    let init = config.init.as_ref().map(|path| Init::read(path, config.backbone, ctx)).transpose()?;
+    let weights = init.as_ref().map(|init| init.weights.as_slice());
+    let pretrained = pretrain(config, ctx.seed, weights, &source, &mut host)?;
+    save(config, ctx, &policy, dataset.card().resize, &pretrained, init.map(|init| init.digest))
+}
+
+/// Weights to start from.
+struct Init {
+    weights: Vec<StateEntry>,
+    digest: Digest,
+}
+
+impl Init {
+    /// Reads the file `name`, which must fit the backbone.
+    fn read(name: &str, config: BackboneConfig, ctx: &StageContext<'_>) -> Result<Self, StageError> {
+        let bytes = files::read(&ctx.project_root.join(name))?;
+        let checked = || -> Result<Vec<StateEntry>, WeightsError> {
+            let weights = outside_weights(&bytes, Path::new(name))?;
+            Backbone::build(&config, ctx.seed)?.load_state_dict(&weights)?;
+            Ok(weights)
+        };
+        let weights = checked().map_err(|error| StageError::Data {
+            message: format!("`init: {name}` cannot be used: {error}"),
+            help: Some(
+                "give a safetensors file of the same backbone with the same stem: torchvision's, or an \
+                 `encoder.safetensors` of this program"
+                    .into(),
+            ),
+        })?;
+        ctx.reporter.info(&format!("the backbone starts from `{name}`"));
+        Ok(Self { weights, digest: Digest::of(&bytes) })
+    }
 }
 
 fn save(
     config: &PretrainConfig,
     ctx: &StageContext<'_>,
     policy: &Policy,
+    resize: ResizeConfig,
     pretrained: &Pretrained,
+    init: Option<Digest>,
 ) -> Result<StageOutcome, StageError> {
     let Pretrained { model, history, steps, stopped_early, warnings } = pretrained;
     let last = history.last().ok_or_else(|| StageError::Training {
@@ -87,11 +117,13 @@ fn save(
         projector: config.projector,
         predictor: config.predictor,
         preprocessing: Preprocessing {
+            resize,
             image_size: augmentation.image_size,
             evaluation: augmentation.evaluation,
             channel_stats: augmentation.normalize.channel_stats(),
         },
         seed: ctx.seed,
+        init: init.map(|digest| digest.to_string()),
         epochs: last.epoch,
         steps: *steps,
         stopped_early: *stopped_early,
@@ -99,9 +131,9 @@ fn save(
         final_embedding_std_ratio: last.embedding_std_ratio,
         warnings: warnings.clone(),
     };
-    save_tensors(&ctx.out_dir.join(ENCODER_FILE), &model.backbone.state_dict())?;
+    save_tensors(&ctx.out_dir.join(WEIGHTS_FILE), &model.backbone.state_dict())?;
     save_tensors(&ctx.out_dir.join("simsiam.safetensors"), &model.state_dict())?;
-    files::write_atomic(&ctx.out_dir.join("encoder.json"), &json(&card)?)?;
+    files::write_atomic(&ctx.out_dir.join(CARD_FILE), &json(&card)?)?;
     let mut lines = vec![];
     for record in history {
         lines.extend(json_line(record)?);

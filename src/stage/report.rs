@@ -73,7 +73,8 @@ pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
     Ok(outcome(&summary))
 }
 
-/// How much better than each baseline the pretrained features are, such as `probe/gain_over_untrained`.
+/// How much better than each baseline the pretrained features are, such as `probe/gain_over_untrained`, and than training
+/// from scratch with as many labels, such as `fine_tune/gain_over_supervised@0.05`.
 fn outcome(summary: &Summary) -> StageOutcome {
     let mut outcome = StageOutcome::default();
     for classifier in &summary.classifiers {
@@ -81,6 +82,10 @@ fn outcome(summary: &Summary) -> StageOutcome {
             let name = format!("{}/gain_over_{}", classifier.stage, comparison.baseline);
             outcome.metrics.insert(name, comparison.difference);
         }
+    }
+    for point in &summary.label_efficiency {
+        let name = format!("{}/gain_over_supervised@{}", point.protocol, point.label_fraction);
+        outcome.metrics.insert(name, point.gain);
     }
     outcome
 }

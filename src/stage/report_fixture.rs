@@ -12,7 +12,7 @@ use crate::{
         Policy,
         augment_config::{AugmentConfig, EvaluationViewConfig},
     },
-    data::{DatasetCard, SkippedFile},
+    data::{DatasetCard, SkippedFile, ingest_config::ResizeConfig},
     digest::Digest,
     eval::{ClassScores, ClassifierEpoch, ClassifierMetrics, Scores},
     model::backbone::{BackboneConfig, ResnetConfig},
@@ -101,11 +101,13 @@ fn encoder(root: &Path) -> InputArtifact {
         projector: config.projector,
         predictor: config.predictor,
         preprocessing: Preprocessing {
+            resize: ResizeConfig::None,
             image_size: 64,
             evaluation: EvaluationViewConfig::default(),
             channel_stats: policy().normalize.channel_stats(),
         },
         seed: 0,
+        init: None,
         epochs,
         steps: u64::from(epochs) * steps_per_epoch,
         stopped_early: false,
@@ -326,6 +328,7 @@ fn dataset(root: &Path, stage: &str, per_class: usize, hostile: bool) -> InputAr
         min_size: [72, 72],
         max_size: [108, 81],
         channel_stats: policy().normalize.channel_stats(),
+        resize: ResizeConfig::None,
         skipped,
         file_names: (0..per_class)
             .flat_map(|idx| names.iter().map(move |name| file_name(name, idx, hostile)))

@@ -95,6 +95,7 @@ const EXTRACT_INPUTS: &[InputDecl] = &[
     one("encoder", &[ArtifactKind::Encoder], true, "The pretrained backbone."),
     one("train", &[ArtifactKind::Dataset], true, "Images that classifiers learn from."),
     one("test", &[ArtifactKind::Dataset], false, "Images that classifiers are judged by."),
+    policy(false),
 ];
 const FIT_EMBEDDINGS_INPUTS: &[InputDecl] =
     &[one("embeddings", &[ArtifactKind::Embeddings], true, "Frozen features to fit on.")];
@@ -166,16 +167,17 @@ impl StageKind {
     /// kind then no longer counts.
     pub fn implementation_revision(self) -> u32 {
         match self {
-            // 2: both views in one pass, other kernels; the probe records its penalty. 3: minimal filtering with stride 2.
+            // 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in one pass, other
+            // kernels; the probe records its penalty.
             Self::Pretrain | Self::Fit => 3,
-            // 2: minimal filtering with stride 2.
-            Self::Extract => 2,
-            Self::Ingest | Self::Augment | Self::Report | Self::Command => 1,
+            // 2: how images were resized is recorded; minimal filtering with stride 2, embeddings come with thumbnails.
+            Self::Ingest | Self::Extract => 2,
+            Self::Augment | Self::Report | Self::Command => 1,
         }
     }
 
-    /// The protocols of this kind, each with its own inputs: for `fit` the word under `with` decides, the
-    /// other kinds have one protocol without a name. `command` takes any input: see [`Self::takes_any_input`].
+    /// The protocols of this kind, each with its own inputs: for `fit` the word under `with` decides (after a dot, whether
+    /// that word has this key), the other kinds have one protocol without a name. `command` takes any input: see [`Self::takes_any_input`].
     pub fn protocols(self) -> &'static [(&'static str, &'static [InputDecl])] {
         match self {
             Self::Ingest => &[("", INGEST_INPUTS)],
@@ -185,6 +187,7 @@ impl StageKind {
             Self::Extract => &[("", EXTRACT_INPUTS)],
             Self::Fit => &[
                 ("linear_probe", FIT_EMBEDDINGS_INPUTS),
+                ("linear_probe.sgd", FIT_FINE_TUNE_INPUTS),
                 ("knn", FIT_EMBEDDINGS_INPUTS),
                 ("fine_tune", FIT_FINE_TUNE_INPUTS),
                 ("supervised", FIT_SUPERVISED_INPUTS),

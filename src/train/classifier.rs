@@ -8,7 +8,7 @@ use super::{
     early_stopping::{EarlyStopping, Progress},
     optimizer::{Adam, Sgd},
     schedule::{Schedule, linear_scaled_lr},
-    train_config::{ClassifierOptimizerConfig, ClassifierTrainConfig, EarlyStoppingConfig},
+    train_config::{ClassifierOptimizerConfig, ClassifierTrainConfig, EarlyStoppingConfig, TunedLayers},
 };
 use crate::{
     model::{
@@ -113,7 +113,7 @@ impl Classifier {
         self.head.state_dict()
     }
 
-    /// Trains; with `frozen_backbone` the softmax layer alone. Where `early_stopping` is set the state of the best
+    /// Trains the softmax layer and those layers of the backbone. Where `early_stopping` is set the state of the best
     /// epoch is put back at the end.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl Classifier {
     pub fn train(
         &mut self,
         config: &ClassifierTrainConfig,
-        frozen_backbone: bool,
+        layers: TunedLayers,
         source: &dyn LabelledSource,
         host: &mut dyn ClassifierHost,
     ) -> Result<Vec<CurvePoint>, TrainError> {
@@ -130,6 +130,12 @@ impl Classifier {
             return Err(TrainError::TooFewImages { found: source.num_images(), batch_size: 2 });
         }
         let steps_per_epoch = (source.num_images() / batch_size) as u64;
+        self.backbone.train_last_blocks(match layers {
+            TunedLayers::All => usize::MAX,
+            TunedLayers::LastBlocks(blocks) => blocks as usize,
+            TunedLayers::Classifier => 0,
+        });
+        let frozen_backbone = layers == TunedLayers::Classifier;
         let (lr, mut optimizer) = self.optimizer(config, batch_size);
         let schedule = Schedule::new(config.schedule, lr, config.epochs, steps_per_epoch);
         let mut stopping = config.early_stopping.map(EarlyStopping::new);
@@ -173,7 +179,8 @@ impl Classifier {
     }
 
     fn optimizer(&self, config: &ClassifierTrainConfig, batch_size: usize) -> (f64, Optimizer) {
-        let (backbone, head) = (self.backbone.num_parameters(), self.head.parameters.values().len());
+        let backbone = self.backbone.num_parameters() - self.backbone.first_trained_value();
+        let head = self.head.parameters.values().len();
         match config.optimizer {
             ClassifierOptimizerConfig::Sgd(sgd) => (
                 linear_scaled_lr(sgd.base_lr, batch_size as u32),
@@ -182,6 +189,10 @@ impl Classifier {
             ClassifierOptimizerConfig::Adam(adam) => {
                 let optimizer = Optimizer::Adam { backbone: Adam::new(adam, backbone), head: Adam::new(adam, head) };
                 (adam.lr, optimizer)
+            }
+            ClassifierOptimizerConfig::Adamw(adamw) => {
+                let (backbone, head) = (Adam::decoupled(adamw, backbone), Adam::decoupled(adamw, head));
+                (adamw.lr, Optimizer::Adam { backbone, head })
             }
         }
     }
@@ -211,7 +222,9 @@ impl Classifier {
             self.backbone.zero_gradients();
             let grad_features = matrix_values(&gradients.get(&features));
             self.backbone.backward(&grad_features).map_err(SimSiamError::from)?;
+            let first = self.backbone.first_trained_value();
             let (values, backbone_gradients) = self.backbone.values_and_gradients_mut();
+            let (values, backbone_gradients) = (&mut values[first..], &backbone_gradients[first..]);
             match optimizer {
                 Optimizer::Sgd { backbone, .. } => backbone.step(values, backbone_gradients, lr),
                 Optimizer::Adam { backbone, .. } => backbone.step(values, backbone_gradients, lr),

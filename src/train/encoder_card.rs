@@ -3,9 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    augment::augment_config::{ChannelStats, EvaluationViewConfig},
+    augment::{
+        EvaluationView,
+        augment_config::{ChannelStats, EvaluationViewConfig},
+    },
+    data::ingest_config::ResizeConfig,
     model::{backbone::BackboneConfig, predictor::PredictorConfig, projector::ProjectorConfig},
 };
+
+/// Version of `encoder.json`.
+pub const ENCODER_FORMAT: u32 = 1;
+/// Name of the card in an encoder artifact.
+pub const CARD_FILE: &str = "encoder.json";
+/// Name of the backbone's weights in an encoder artifact, under torchvision's names.
+pub const WEIGHTS_FILE: &str = "encoder.safetensors";
 
 /// Description of an encoder artifact: enough to use it without the pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +36,9 @@ pub struct EncoderCard {
     pub preprocessing: Preprocessing,
     /// Seed of the initial weights, so that the untrained network can be built again.
     pub seed: u64,
+    /// BLAKE3 digest of the file whose weights the backbone started from; absent where they were random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Epochs that were run.
     pub epochs: u32,
     /// Steps that were run.
@@ -43,10 +57,21 @@ pub struct EncoderCard {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
+    /// How the images that the artifact knows were resized when they were stored: first of all, an image from elsewhere
+    /// is resized alike.
+    #[serde(default)]
+    pub resize: ResizeConfig,
     /// Width and height of the input.
     pub image_size: u32,
     /// How the image is brought to that size.
     pub evaluation: EvaluationViewConfig,
     /// (pixel / 255 − mean) / std.
     pub channel_stats: ChannelStats,
+}
+
+impl Preprocessing {
+    /// The view of an image that was resized.
+    pub fn view(&self) -> EvaluationView {
+        EvaluationView::new(self.image_size, self.evaluation, &self.channel_stats)
+    }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::train_config::{AdamConfig, SgdConfig};
+use super::train_config::{AdamConfig, AdamwConfig, SgdConfig};
 use crate::kernels::multiversion;
 
 /// Elements that one task updates: fixed, so that the number of threads changes nothing.
@@ -44,9 +44,11 @@ multiversion! {
     }
 }
 
-/// Adam over one flat buffer (Kingma & Ba 2014, algorithm 1), weight decay added to the gradient as PyTorch does.
+/// Adam over one flat buffer (Kingma & Ba 2014, algorithm 1), weight decay added to the gradient as PyTorch does, or
+/// apart from it (AdamW: Loshchilov & Hutter 2017).
 pub struct Adam {
     config: AdamConfig,
+    decoupled: bool,
     first: Vec<f32>,
     second: Vec<f32>,
     num_steps: i32,
@@ -55,7 +57,14 @@ pub struct Adam {
 impl Adam {
     /// No moments yet.
     pub fn new(config: AdamConfig, num_parameters: usize) -> Self {
-        Self { config, first: vec![0.0; num_parameters], second: vec![0.0; num_parameters], num_steps: 0 }
+        let moments = || vec![0.0; num_parameters];
+        Self { config, decoupled: false, first: moments(), second: moments(), num_steps: 0 }
+    }
+
+    /// AdamW, no moments yet.
+    pub fn decoupled(config: AdamwConfig, num_parameters: usize) -> Self {
+        let AdamwConfig { lr, betas, eps, weight_decay } = config;
+        Self { decoupled: true, ..Self::new(AdamConfig { lr, betas, eps, weight_decay }, num_parameters) }
     }
 
     /// One step with this rate.
@@ -65,7 +74,12 @@ impl Adam {
         let step_size = (lr / (1.0 - beta1.powi(self.num_steps))) as f32;
         let second_correction = (1.0 - beta2.powi(self.num_steps)).sqrt() as f32;
         let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, self.config.eps as f32);
-        let decay = self.config.weight_decay as f32;
+        // Either added to the gradient, or a share that is taken from the parameter.
+        let (decay, kept) = if self.decoupled {
+            (0.0, (1.0 - lr * self.config.weight_decay) as f32)
+        } else {
+            (self.config.weight_decay as f32, 1.0)
+        };
         parameters
             .par_chunks_mut(CHUNK)
             .zip(gradients.par_chunks(CHUNK))
@@ -76,7 +90,7 @@ impl Adam {
                     let g = g + decay * *p;
                     *m = beta1 * *m + (1.0 - beta1) * g;
                     *v = beta2 * *v + (1.0 - beta2) * g * g;
-                    *p -= step_size * *m / (v.sqrt() / second_correction + eps);
+                    *p = *p * kept - step_size * *m / (v.sqrt() / second_correction + eps);
                 }
             });
     }
@@ -103,6 +117,25 @@ mod tests {
         }
         for (p, expected) in p.iter().zip(by_hand) {
             assert!((f64::from(*p) - expected).abs() < 1e-6);
+        }
+    }
+
+    /// `torch.optim.Adam` and `AdamW` with `lr=0.1, weight_decay=0.2`: three steps with the gradient g = 2p + 1 from
+    /// p = (1, −2), in float64.
+    #[test]
+    fn adam_and_adamw_take_the_steps_that_pytorch_takes() {
+        let steps = |mut adam: Adam| {
+            let mut p = vec![1.0_f32, -2.0];
+            for _ in 0..3 {
+                let gradients: Vec<f32> = p.iter().map(|p| 2.0 * p + 1.0).collect();
+                adam.step(&mut p, &gradients, 0.1);
+            }
+            p
+        };
+        let adam = steps(Adam::new(AdamConfig { lr: 0.1, weight_decay: 0.2, ..AdamConfig::default() }, 2));
+        let adamw = steps(Adam::decoupled(AdamwConfig { lr: 0.1, weight_decay: 0.2, ..AdamwConfig::default() }, 2));
+        for (found, expected) in adam.iter().chain(&adamw).zip([0.700_940_6, -1.700_867_9, 0.648_29, -1.589_757_7]) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} is not {expected}");
         }
     }
 

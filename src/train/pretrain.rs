@@ -96,13 +96,15 @@ pub struct Pretrained {
     pub warnings: Vec<String>,
 }
 
-/// Trains SimSiam from the newest usable checkpoint or from the beginning.
+/// Trains SimSiam from the newest usable checkpoint or from the beginning, with `init` as the backbone's first state
+/// where it is given.
 ///
 /// # Errors
 /// See [`TrainError`].
 pub fn pretrain(
     config: &PretrainConfig,
     seed: u64,
+    init: Option<&[StateEntry]>,
     source: &dyn BatchSource,
     host: &mut dyn TrainHost,
 ) -> Result<Pretrained, TrainError> {
@@ -111,6 +113,9 @@ pub fn pretrain(
         return Err(TrainError::TooFewImages { found: source.num_images(), batch_size: config.batch_size });
     }
     let mut training = Training::new(config, seed, steps_per_epoch)?;
+    if let Some(init) = init {
+        training.model.backbone.load_state_dict(init).map_err(SimSiamError::from)?;
+    }
     training.check_memory(source, host.available_memory())?;
     training.resume(host);
     let stopped_early = training.run(source, host)?;

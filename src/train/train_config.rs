@@ -11,6 +11,11 @@ use crate::model::{backbone::BackboneConfig, predictor::PredictorConfig, project
 pub struct PretrainConfig {
     /// The network whose output is the features.
     pub backbone: BackboneConfig,
+    /// A safetensors file with weights to start from in place of random ones, relative to the project root: of
+    /// torchvision's network of the same name, or an `encoder.safetensors` or `simsiam.safetensors` of this program. The
+    /// heads start at random. The content of the file counts, not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// The MLP between features and z.
     #[serde(default)]
     pub projector: ProjectorConfig,
@@ -353,6 +358,20 @@ impl Default for ClassifierTrainConfig {
     }
 }
 
+/// Which layers learn in fine-tuning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TunedLayers {
+    /// Backbone and classifier.
+    #[default]
+    All,
+    /// The classifier and the last so many blocks of the backbone: a ResNet's are its residual blocks, the stem is the
+    /// first. What comes before them is frozen, its batch norms in evaluation mode.
+    LastBlocks(#[schemars(range(min = 1, max = 1000))] u32),
+    /// Only the classifier; the backbone is frozen, its batch norms in evaluation mode.
+    Classifier,
+}
+
 /// The update rule of a classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -361,6 +380,8 @@ pub enum ClassifierOptimizerConfig {
     Sgd(SgdConfig),
     /// Adam (Kingma & Ba 2014).
     Adam(AdamConfig),
+    /// Adam with weight decay apart from the gradient (Loshchilov & Hutter 2017).
+    Adamw(AdamwConfig),
 }
 
 impl Default for ClassifierOptimizerConfig {
@@ -406,5 +427,99 @@ fn default_eps() -> f64 {
 impl Default for AdamConfig {
     fn default() -> Self {
         Self { lr: default_adam_lr(), betas: default_betas(), eps: default_eps(), weight_decay: 0.0 }
+    }
+}
+
+/// AdamW.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdamwConfig {
+    /// Learning rate, not scaled with the batch.
+    #[serde(default = "default_adam_lr")]
+    #[schemars(range(min = 0.0, max = 1000.0))]
+    pub lr: f64,
+    /// Decay rates of the two moments.
+    #[serde(default = "default_betas")]
+    #[schemars(inner(range(min = 0.0, max = 1.0)))]
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    #[serde(default = "default_eps")]
+    #[schemars(range(min = 0.0))]
+    pub eps: f64,
+    /// Each step takes the share lr · weight_decay from every parameter.
+    #[serde(default = "default_adamw_weight_decay")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub weight_decay: f64,
+}
+
+fn default_adamw_weight_decay() -> f64 {
+    0.01
+}
+
+impl Default for AdamwConfig {
+    fn default() -> Self {
+        let weight_decay = default_adamw_weight_decay();
+        Self { lr: default_adam_lr(), betas: default_betas(), eps: default_eps(), weight_decay }
+    }
+}
+
+/// A linear classifier on the frozen backbone by gradient descent on augmented images, as the literature does it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SgdProbeConfig {
+    /// Passes over the labelled images.
+    #[serde(default = "default_probe_epochs")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub epochs: u32,
+    /// Images in one step.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 2, max = 65536))]
+    pub batch_size: u32,
+    /// Learning rate at a batch size of 256: lr = base_lr · batch_size / 256.
+    #[serde(default = "default_probe_base_lr")]
+    #[schemars(range(min = 0.0, max = 1000.0))]
+    pub base_lr: f64,
+    /// Momentum.
+    #[serde(default = "default_momentum")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub momentum: f64,
+    /// L2 weight decay, added to the gradient.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub weight_decay: f64,
+    /// How the learning rate goes over time.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// Share of the labelled training images kept apart to decide when to stop; never the test set.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub validation_fraction: f64,
+    /// Stop when the validation loss no longer falls, and return to the best epoch.
+    #[serde(default)]
+    pub early_stopping: Option<EarlyStoppingConfig>,
+}
+
+fn default_probe_epochs() -> u32 {
+    90
+}
+
+fn default_probe_base_lr() -> f64 {
+    0.1
+}
+
+impl SgdProbeConfig {
+    /// The same as the training of a classifier.
+    pub fn train(&self, label_fraction: f64) -> ClassifierTrainConfig {
+        let Self { epochs, batch_size, base_lr, momentum, weight_decay, schedule, validation_fraction, early_stopping } =
+            *self;
+        ClassifierTrainConfig {
+            epochs,
+            batch_size,
+            optimizer: ClassifierOptimizerConfig::Sgd(SgdConfig { base_lr, momentum, weight_decay }),
+            schedule,
+            label_fraction,
+            validation_fraction,
+            early_stopping,
+        }
     }
 }

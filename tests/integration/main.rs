@@ -12,6 +12,7 @@ mod export;
 mod fixture;
 mod hands_off;
 mod incremental;
+mod interchange;
 mod interrupt;
 mod isolate;
 mod json;

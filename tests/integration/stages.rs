@@ -236,3 +236,32 @@ fn a_starter_pipeline_runs_as_it_is_written() {
     let sets: Vec<&str> = sets.iter().flatten().map(String::as_str).collect();
     project.call(&[&["run"], &sets[..]].concat()).ok().says("report: runs/photos/report/report.html");
 }
+
+#[test]
+fn the_report_shows_what_pretraining_is_worth_at_each_share_of_the_labels() {
+    let stages = "  tuned:
+    uses: fit
+    matrix: { labels: [0.5, 1.0] }
+    inputs: { encoder: pretrain, train: train, test: test, augmentation: views }
+    with: { fine_tune: { train: { epochs: 1, batch_size: 4, label_fraction: \"${matrix.labels}\" } } }
+  scratch:
+    uses: fit
+    matrix: { labels: [0.5, 1.0] }
+    inputs: { train: train, test: test, augmentation: views }
+    with: { supervised: { backbone: { darknet_tiny: {} }, train: { epochs: 1, batch_size: 4, label_fraction: \"${matrix.labels}\" } } }
+  report: { uses: report, inputs: { classifiers: [\"tuned@*\", \"scratch@*\"] } }
+";
+    let project = Project::new().write("pipeline.yaml", &(pretraining_only() + stages));
+    project.call(&["run", "-q"]).ok();
+    let summary: serde_json::Value = serde_json::from_str(&project.read("runs/tiny/report/summary.json")).unwrap();
+    let points = summary["label_efficiency"].as_array().unwrap();
+    let shares: Vec<f64> = points.iter().map(|point| point["label_fraction"].as_f64().unwrap()).collect();
+    assert_eq!(shares, [0.5, 1.0]);
+    for point in points {
+        let figure = |key: &str| point[key].as_f64().unwrap();
+        assert!((figure("gain") - figure("top1") + figure("supervised_top1")).abs() < 1e-12, "{point}");
+    }
+    assert!(project.read("runs/tiny/report/report.html").contains("What pretraining is worth at each share"));
+    assert!(project.read("runs/tiny/report/summary.md").contains("| share of the labels |"));
+    project.call(&["metrics"]).ok().prints("fine_tune/gain_over_supervised@0.5");
+}

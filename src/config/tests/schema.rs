@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{INTEL, SMALL};
+use super::{INTEL, SMALL, load, pipeline};
 use crate::config::{editor_schema, render_schema};
 
 fn schema_path() -> PathBuf {
@@ -50,6 +50,20 @@ fn references_fit_wherever_a_number_or_choice_is_expected() {
     let text = text.replace("version: 1", "version: 1\nname: ${vars.name}");
     let text = text.replace("[0.2, 1.0]", "\"${vars.scale}\"").replace("epochs: 10", "epochs: ${env.EPOCHS:-3}");
     assert_eq!(complaints(&text), [""; 0]);
+}
+
+#[test]
+fn the_inputs_of_a_probe_depend_on_how_it_is_fitted() {
+    let stage = |inputs: &str, with: &str| {
+        format!("{SMALL}  probe:\n    uses: fit\n    inputs: {inputs}\n    with: {{ linear_probe: {with} }}\n")
+    };
+    let images = "{ encoder: pretrain, train: train, test: train, augmentation: views }";
+    let text = stage(images, "{ sgd: { epochs: 3 } }");
+    pipeline(&text);
+    assert_eq!(complaints(&text), [""; 0]);
+    for (inputs, with) in [(images, "{}"), ("{ embeddings: pretrain }", "{ sgd: {} }")] {
+        assert!(load(&stage(inputs, with)).is_err() && !complaints(&stage(inputs, with)).is_empty(), "{inputs} {with}");
+    }
 }
 
 #[test]

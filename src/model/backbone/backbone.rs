@@ -32,6 +32,8 @@ pub struct Backbone {
     pass: Pass,
     gradient_slots: SharedSlots,
     workspace: Workspace,
+    /// The first operation and the first value that learn.
+    trained_from: (usize, usize),
     eval: Mutex<(SharedSlots, Workspace)>,
 }
 
@@ -58,6 +60,7 @@ impl Backbone {
             pass: Pass::default(),
             gradient_slots: SharedSlots::default(),
             workspace: Workspace::default(),
+            trained_from: (0, 0),
             eval: Mutex::default(),
         })
     }
@@ -107,6 +110,28 @@ impl Backbone {
         self.parameters.change()
     }
 
+    /// How many blocks there are: the stem, each residual block, and what lies between them.
+    pub fn num_blocks(&self) -> usize {
+        self.program.blocks().len()
+    }
+
+    /// Lets only the last `blocks` learn, or all where there are no more. What comes before them stays as it is, running
+    /// statistics and all, and works in evaluation mode.
+    pub fn train_last_blocks(&mut self, blocks: usize) {
+        let all = self.program.blocks();
+        let first = all.len().saturating_sub(blocks);
+        let end = (self.program.ops.len(), self.num_parameters());
+        self.trained_from = all.get(first).map_or(end, |block| (block.first_op, block.first_value));
+        if first == 0 {
+            self.trained_from = (0, 0);
+        }
+    }
+
+    /// Where the values that learn begin; they reach to the end.
+    pub fn first_trained_value(&self) -> usize {
+        self.trained_from.1
+    }
+
     /// Features `[views · n, feature_dim]` of normalised images, each view `[n, image_size, image_size, 3]`. Each view is
     /// normalised with its own statistics, as if it had come alone, and moves the running statistics in its turn. What
     /// `backward` needs is kept.
@@ -133,8 +158,8 @@ impl Backbone {
             }
         }
         self.pass.fit(&self.program, dims, total, views.len());
-        let Self { program, parameters, pass, workspace, .. } = self;
-        Ok(execute::forward_train(program, parameters, pass, views, n, workspace))
+        let Self { program, parameters, pass, workspace, trained_from: (frozen, _), .. } = self;
+        Ok(execute::forward_train(program, parameters, pass, views, n, *frozen, workspace))
     }
 
     /// Adds the gradients for `grad_features` `[views · n, feature_dim]` and consumes what `forward_train` kept.
@@ -149,8 +174,8 @@ impl Backbone {
         let expected = self.pass.n * self.program.feature_dim;
         check_length("grad_features", "[views · n, feature_dim]", grad_features.len(), expected)?;
         self.gradient_slots.fit_gradients(&self.program, &self.pass.dims, self.pass.n);
-        let Self { program, parameters, pass, gradient_slots, workspace, .. } = self;
-        execute::backward(program, parameters, pass, gradient_slots, grad_features, workspace);
+        let Self { program, parameters, pass, gradient_slots, workspace, trained_from: (frozen, _), .. } = self;
+        execute::backward(program, parameters, pass, gradient_slots, grad_features, *frozen, workspace);
         Ok(())
     }
 
@@ -184,7 +209,7 @@ impl Backbone {
     /// Tensors that are missing, unexpected or of another shape or type (all of them are listed), values that are
     /// not finite, negative variances.
     pub fn load_state_dict(&mut self, entries: &[StateEntry]) -> Result<(), BackboneError> {
-        state_dict::load_state_dict(backbone_name(self.config), &self.program, &mut self.parameters, entries)
+        state_dict::load_state_dict(self.config.name(), &self.program, &mut self.parameters, entries)
     }
 
     /// About how many bytes training holds with `n` images (of all views together) in memory: values and gradients,
@@ -219,7 +244,7 @@ impl Backbone {
             return Err(too_large);
         }
         let dims = self.program.slot_dims(image_size).ok_or_else(|| BackboneError::ImageTooSmall {
-            backbone: backbone_name(self.config),
+            backbone: self.config.name(),
             image_size,
             minimum: self.program.minimum_image_size(),
         })?;
@@ -251,14 +276,5 @@ fn build_program(config: BackboneConfig) -> Program {
         BackboneConfig::Resnet34(c) => resnet(Block::Basic, [3, 4, 6, 3], c.stem),
         BackboneConfig::Resnet50(c) => resnet(Block::Bottleneck, [3, 4, 6, 3], c.stem),
         BackboneConfig::DarknetTiny(_) => build_darknet_tiny(),
-    }
-}
-
-fn backbone_name(config: BackboneConfig) -> &'static str {
-    match config {
-        BackboneConfig::Resnet18(_) => "resnet18",
-        BackboneConfig::Resnet34(_) => "resnet34",
-        BackboneConfig::Resnet50(_) => "resnet50",
-        BackboneConfig::DarknetTiny(_) => "darknet_tiny",
     }
 }

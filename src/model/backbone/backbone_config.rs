@@ -17,6 +17,18 @@ pub enum BackboneConfig {
     DarknetTiny(DarknetTinyConfig),
 }
 
+impl BackboneConfig {
+    /// The word for it in pipelines and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resnet18(_) => "resnet18",
+            Self::Resnet34(_) => "resnet34",
+            Self::Resnet50(_) => "resnet50",
+            Self::DarknetTiny(_) => "darknet_tiny",
+        }
+    }
+}
+
 /// Options of a ResNet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -220,3 +220,74 @@ fn it_can_move_between_threads() {
     fn send<T: Send>() {}
     send::<Backbone>();
 }
+
+#[test]
+fn blocks_are_the_stem_and_the_residual_blocks() {
+    let names = |config: BackboneConfig| -> Vec<String> {
+        let backbone = Backbone::build(&config, 0).unwrap();
+        backbone.program().blocks().into_iter().map(|block| block.name).collect()
+    };
+    assert_eq!(names(DARKNET), ["stem", "block1", "expand", "block2", "reduce"]);
+    let resnet = names(RESNET);
+    assert_eq!(
+        (resnet.len(), resnet[0].as_str(), resnet[1].as_str(), resnet[8].as_str()),
+        (9, "", "layer1.0", "layer4.1")
+    );
+    let backbone = Backbone::build(&RESNET, 0).unwrap();
+    // Every value lies in the block that its name says.
+    let blocks = backbone.program().blocks();
+    for spec in &backbone.program().parameters {
+        let block = blocks.iter().rev().find(|block| block.first_value <= spec.offset).unwrap();
+        assert!(spec.name.starts_with(&block.name), "`{}` in `{}`", spec.name, block.name);
+    }
+}
+
+#[test]
+fn frozen_blocks_stay_and_the_others_learn_as_gradients_say() {
+    for (config, size, blocks) in [(DARKNET, 19, 2), (CIFAR, 16, 3)] {
+        let mut backbone = Backbone::build(&config, 5).unwrap();
+        let x = images(4, size);
+        backbone.forward_train(&[&x], 4, size).unwrap();
+        let before = backbone.state_dict();
+        backbone.train_last_blocks(blocks);
+        let first = backbone.first_trained_value();
+        assert!(first > 0 && first < backbone.num_parameters());
+        let weights: Vec<f32> = (0..4 * backbone.feature_dim()).map(|i| ((i * 31 % 17) as f32) / 8.0 - 1.0).collect();
+        let loss = |backbone: &mut Backbone| -> f64 {
+            let features = backbone.forward_train(&[&x], 4, size).unwrap();
+            features.iter().zip(&weights).map(|(f, w)| f64::from(f * w)).sum()
+        };
+        backbone.zero_gradients();
+        loss(&mut backbone);
+        backbone.backward(&weights).unwrap();
+        let gradients = backbone.gradients().to_vec();
+        assert!(gradients[..first].iter().all(|g| *g == 0.0), "frozen values have no gradient");
+        // Along the gradient the loss changes by its squared length.
+        let squared: f64 = gradients.iter().map(|g| f64::from(*g).powi(2)).sum();
+        let step = 1e-3 / squared.sqrt();
+        let mut along = |sign: f64| {
+            let shift = |v: &mut f32, g: f32, by: f64| *v = (f64::from(*v) + by * f64::from(g)) as f32;
+            backbone.values_mut().iter_mut().zip(&gradients).for_each(|(v, g)| shift(v, *g, sign * step));
+            let value = loss(&mut backbone);
+            backbone.values_mut().iter_mut().zip(&gradients).for_each(|(v, g)| shift(v, *g, -sign * step));
+            value
+        };
+        let slope = (along(1.0) - along(-1.0)) / (2.0 * step);
+        assert!((slope / squared - 1.0).abs() < 0.05, "{slope} is not {squared}");
+        // Weights and statistics of frozen blocks are what they were.
+        let frozen: Vec<String> = {
+            let all = backbone.program().blocks();
+            all[..all.len() - blocks].iter().map(|block| block.name.clone()).collect()
+        };
+        for (entry, old) in backbone.state_dict().iter().zip(&before) {
+            let of = |block: &String| {
+                if block.is_empty() { !entry.name.starts_with("layer") } else { entry.name.starts_with(block.as_str()) }
+            };
+            if frozen.iter().any(of) {
+                assert_eq!(entry, old, "`{}`", entry.name);
+            } else if entry.name.ends_with("num_batches_tracked") {
+                assert_ne!(entry, old, "`{}`", entry.name);
+            }
+        }
+    }
+}

@@ -8,13 +8,15 @@ use super::program::{IMAGES, Program};
 use super::workspace::{Pass, SharedSlots, Workspace};
 use crate::profile::{Work, enter_layer, span};
 
-/// Forward with the batch statistics of each view, `n` images each; leaves everything in `pass`. Returns the features.
+/// Forward with the batch statistics of each view, `n` images each; leaves everything in `pass`. The first `frozen`
+/// operations go by running statistics, which stay as they are. Returns the features.
 pub(super) fn forward_train(
     program: &Program,
     parameters: &mut Parameters,
     pass: &mut Pass,
     views: &[&[f32]],
     n: usize,
+    frozen: usize,
     workspace: &mut Workspace,
 ) -> Vec<f32> {
     let mut buffer = pass.slots.take(IMAGES.0);
@@ -34,6 +36,31 @@ pub(super) fn forward_train(
         let read = |slot: Slot| pass.slots.get(slot.0, len(slot));
         let out = &mut buffer[..len(output)];
         match op {
+            Op::ConvBn { layer, input, residual, relu, pool, .. } if idx < frozen => {
+                let conv_dims = Program::conv_dims(op, &pass.dims);
+                let mut conv_output = pass.conv_outputs.take(idx);
+                let (scratch, prepared) = workspace.passing();
+                let shape = layer.shape(n, pass.dims[input.0], conv_dims);
+                let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
+                let running = &parameters.running[layer.norm];
+                let residual = residual.map(read);
+                let before_pool = &mut conv_output[..n * conv_dims.len()];
+                let pool = pool.map(|pool| (pool_shape(pool, conv_dims, pass.dims[output.0]), before_pool));
+                conv_bn::forward_eval(
+                    &shape,
+                    weight,
+                    bn,
+                    running,
+                    read(*input),
+                    residual,
+                    *relu,
+                    pool,
+                    out,
+                    prepared,
+                    scratch,
+                );
+                pass.conv_outputs.put(idx, conv_output);
+            }
             Op::ConvBn { layer, input, residual, relu, pool, .. } => {
                 let conv_dims = Program::conv_dims(op, &pass.dims);
                 let mut conv_output = pass.conv_outputs.take(idx);
@@ -131,13 +158,15 @@ pub(super) fn forward_eval(
     slots.get(program.output.0).to_vec()
 }
 
-/// Backward through what `pass` kept; adds to the gradients of the parameters if there are any.
+/// Backward through what `pass` kept, down to the first operation that is not frozen; adds to the gradients of the
+/// parameters if there are any.
 pub(super) fn backward(
     program: &Program,
     parameters: &mut Parameters,
     pass: &mut Pass,
     gradients: &mut SharedSlots,
     grad_features: &[f32],
+    frozen: usize,
     workspace: &mut Workspace,
 ) {
     let n = std::mem::take(&mut pass.n);
@@ -149,7 +178,7 @@ pub(super) fn backward(
     buffer[..grad_features.len()].copy_from_slice(grad_features);
     gradients.put(program.output.0, buffer);
 
-    for (idx, op) in program.ops.iter().enumerate().rev() {
+    for (idx, op) in program.ops.iter().enumerate().skip(frozen).rev() {
         enter_layer(program.layer_name(op));
         let output = op.output();
         let in_activation = gradients.is_in_activation(output.0);

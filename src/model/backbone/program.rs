@@ -25,6 +25,17 @@ pub struct NormSpec {
     pub channels: usize,
 }
 
+/// Layers that belong together: the stem, a residual block, a convolution between blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockSpec {
+    /// What the names of its tensors begin with; empty for torchvision's stem.
+    pub name: String,
+    /// Its first operation.
+    pub first_op: usize,
+    /// Where its values begin in the flat buffer; those of later blocks follow.
+    pub first_value: usize,
+}
+
 /// The network: built once from its configuration, never changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -79,6 +90,21 @@ impl Program {
         }
     }
 
+    /// The blocks in the order of the operations.
+    pub fn blocks(&self) -> Vec<BlockSpec> {
+        let mut blocks: Vec<BlockSpec> = vec![];
+        for (first_op, op) in self.ops.iter().enumerate() {
+            let Op::ConvBn { layer, .. } = op else { continue };
+            let spec = &self.parameters[layer.weight];
+            let name = block_name(&spec.name);
+            match blocks.last_mut() {
+                Some(block) if block.name == name => block.first_value = block.first_value.min(spec.offset),
+                _ => blocks.push(BlockSpec { name: name.to_owned(), first_op, first_value: spec.offset }),
+            }
+        }
+        blocks
+    }
+
     /// Multiply-adds of the convolutions for one image, forward.
     pub fn multiply_adds(&self, dims: &[Dims]) -> u64 {
         let of = |op: &Op| match op {
@@ -111,6 +137,19 @@ impl Program {
     pub fn num_parameters(&self) -> usize {
         self.parameters.iter().map(|p| p.len).sum()
     }
+}
+
+/// What stands before the layer in the name of a tensor: `layer1.0` of `layer1.0.conv1.weight`.
+fn block_name(parameter: &str) -> &str {
+    let layer = |part: &str| ["conv", "bn", "downsample"].iter().any(|kind| part.starts_with(kind));
+    let mut end = 0;
+    for part in parameter.split('.') {
+        if layer(part) {
+            return parameter[..end].trim_end_matches('.');
+        }
+        end += part.len() + 1;
+    }
+    parameter
 }
 
 /// Collects layers and operations.
