@@ -11,7 +11,7 @@ use std::{
 };
 
 pub use super::tree::remove_dir_all;
-use super::{FsError, fault, shared::share_like_parent, temporary};
+use super::{FsError, ReplacingFile, fault, shared::share_like_parent, temporary};
 use crate::digest::Digest;
 
 /// Files up to this size are hashed from one read.
@@ -98,16 +98,12 @@ pub fn write_atomic_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 }
 
 fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let (mut file, temp) = temporary::create_file(path)?;
-    let written = fault::change()
-        .and_then(|()| file.write_all(bytes))
-        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
-        .and_then(|()| fault::change())
-        .and_then(|()| fs::rename(&temp, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temp);
+    let mut file = ReplacingFile::for_path(path)?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync()?;
     }
-    written
+    file.persist()
 }
 
 /// Writes a new file and waits until it is on disk. Refuses to overwrite.
@@ -272,21 +268,21 @@ pub fn digest_file(path: &Path) -> Result<Digest, FsError> {
     }
 }
 
-/// As [`digest_file`] for a file that had `size` bytes a moment ago. Makes as few calls to the system as can be, which
-/// are most of the work where files are small and many; `buffer` is used again.
+/// As [`digest_file`] for an open file at `path` that had `size` bytes a moment ago. Makes as few calls to the system as
+/// can be, which are most of the work where files are small and many; `buffer` is used again.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn digest_file_of(path: &Path, size: u64, buffer: &mut Vec<u8>) -> Result<Digest, FsError> {
+pub fn digest_open_file(mut file: File, path: &Path, size: u64, buffer: &mut Vec<u8>) -> Result<Digest, FsError> {
     if size <= SMALL_FILE {
         // Room for a byte more: who gets all and no more has seen the end.
         let room = size as usize + 1;
         buffer.resize(buffer.len().max(room), 0);
-        let mut file = File::open(path).map_err(FsError::at("read", path))?;
         if file.read(&mut buffer[..room]).is_ok_and(|len| len as u64 == size) {
             return Ok(Digest::of(&buffer[..size as usize]));
         }
     }
+    drop(file);
     digest_file(path)
 }
 
@@ -407,7 +403,8 @@ mod tests {
             // Whatever size it was said to have, and whatever lies in the buffer.
             for size in [len, len + 3, len.saturating_sub(1), 0] {
                 let mut buffer = vec![9; 5];
-                let digest = digest_file_of(&path, size as u64, &mut buffer).unwrap();
+                let file = File::open(&path).unwrap();
+                let digest = digest_open_file(file, &path, size as u64, &mut buffer).unwrap();
                 assert_eq!(digest, Digest::of(&bytes), "length {len}, said to be {size}");
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    cache::{CacheEntry, Manifest, Store, source_index::file_digests},
+    cache::{CacheEntry, Manifest, Store, tree_diff::file_digests},
     config::{Pipeline, Stage},
     digest::Digest,
     fingerprint::StageFingerprint,
