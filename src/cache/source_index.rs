@@ -283,12 +283,11 @@ fn runs<'a>(folder: &Folder, blocks: &'a [BlockRef]) -> Vec<Run<'a>> {
 
 fn hash(folder: &Folder, file: &NewFile, buffer: &mut Vec<u8>) -> Result<Record, FsError> {
     let started = sys::now_ns();
-    let digest = match &file.dangling {
-        Some(target) => Digest::of(&[b"dangling link to ", target.as_slice()].concat()),
-        None => {
-            let open = folder.open_file(file.idx)?;
-            files::digest_open_file(open, &folder.path_of(file.idx), file.stat.size, buffer)?
-        }
+    let digest = if let Some(target) = &file.dangling {
+        Digest::of(&[b"dangling link to ", target.as_slice()].concat())
+    } else {
+        let open = folder.open_file(file.idx)?;
+        files::digest_open_file(open, &folder.path_of(file.idx), file.stat.size, buffer)?
     };
     Ok(Record::new(folder.inode(file.idx), file.stat, digest, is_settled(&file.stat, started)))
 }

@@ -271,7 +271,9 @@ impl IndexWriter {
             name_end += name.len() as u32;
             bytes.extend_from_slice(bytemuck::bytes_of(&Record { name_end, ..*record }));
         }
-        files.iter().for_each(|(name, _)| bytes.extend_from_slice(name));
+        for (name, _) in files {
+            bytes.extend_from_slice(name);
+        }
         let block = BlockRef {
             first_inode: files.first().map_or(0, |(_, record)| record.listed_inode),
             offset: self.offset(),

@@ -16,7 +16,6 @@ use super::{
     store_writer::StoreWriter,
 };
 use crate::augment::{
-    ImageRef,
     crop::scale_shorter_side,
     resample::{ResampleScratch, resize_image},
 };
@@ -60,40 +59,50 @@ pub fn store_source(
     progress: &dyn Progress,
 ) -> Result<DatasetCard, DataError> {
     let (class_names, selected) = select(source, config)?;
-    let mut writer = StoreWriter::create(out_dir, class_names.clone())?;
+    let mut writer = StoreWriter::create(out_dir, class_names.clone())?
+        .expecting(selected.len(), earlier.map(EarlierImages::dataset));
     let mut skipped = vec![];
     let total = selected.len() as u64;
     let (mut done, mut num_taken) = (0, 0);
-    let known = |item: &Selected| earlier?.image(&source.items()[item.idx].name);
+    let known = |item: &Selected| earlier?.row(&source.items()[item.idx].name);
+    let without_earlier = || {
+        progress.info("the earlier dataset is damaged: every image is read again");
+        store_source(source, config, out_dir, None, progress)
+    };
     for window in selected.chunks(WINDOW) {
         for part in split_by_bytes(source, window, config, known) {
             if progress.is_cancelled() {
                 return Err(DataError::Cancelled);
             }
-            let images: Vec<Result<(Pixels<'_>, PixelSums), String>> = part
+            let images: Vec<Result<Pixels, String>> = part
                 .par_iter()
                 .map_init(ResampleScratch::default, |scratch, item| {
-                    let image = match known(item) {
-                        Some(image) => Pixels::Taken(image),
-                        None => {
-                            Pixels::New(resize(source.decode(item.idx, config.max_pixels)?, &config.resize, scratch))
-                        }
-                    };
-                    let sums = PixelSums::of(image.as_ref().rgb);
-                    Ok((image, sums))
+                    if let Some(row) = known(item) {
+                        return Ok(Pixels::Taken(row));
+                    }
+                    let image = resize(source.decode(item.idx, config.max_pixels)?, &config.resize, scratch);
+                    let sums = PixelSums::of(&image.rgb);
+                    Ok(Pixels::New(image, sums))
                 })
                 .collect();
             for (item, image) in part.iter().zip(images) {
                 let name = &source.items()[item.idx].name;
-                match image {
-                    Ok((image, sums)) => {
-                        num_taken += u64::from(matches!(image, Pixels::Taken(_)));
-                        writer.push_summed(name, image.as_ref(), item.label, &sums)?;
+                let earlier_is_whole = match image {
+                    Ok(Pixels::New(image, sums)) => writer.push_summed(name, image.as_ref(), item.label, &sums)?,
+                    Ok(Pixels::Taken(row)) => {
+                        num_taken += 1;
+                        writer.push_taken(name, row, item.label)?
                     }
                     Err(reason) => match config.on_error {
                         OnError::Fail => return Err(broken_file(&config.source, name, &reason)),
-                        OnError::Skip => skipped.push(SkippedFile { file: name.clone(), reason }),
+                        OnError::Skip => {
+                            skipped.push(SkippedFile { file: name.clone(), reason });
+                            true
+                        }
                     },
+                };
+                if !earlier_is_whole {
+                    return without_earlier();
                 }
             }
             done += part.len() as u64;
@@ -113,24 +122,18 @@ pub fn store_source(
     }
     warn_about_classes(&class_names, writer.class_counts(), progress);
     skipped.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()));
-    writer.finish(skipped)
+    match writer.finish_taken(skipped)? {
+        Some(card) => Ok(card),
+        None => without_earlier(),
+    }
 }
 
 /// An image on its way into the store.
-enum Pixels<'a> {
-    /// Decoded now.
-    New(OwnedImage),
-    /// From an earlier dataset.
-    Taken(ImageRef<'a>),
-}
-
-impl Pixels<'_> {
-    fn as_ref(&self) -> ImageRef<'_> {
-        match self {
-            Self::New(image) => image.as_ref(),
-            Self::Taken(image) => *image,
-        }
-    }
+enum Pixels {
+    /// Decoded now, with the sums over its pixels.
+    New(OwnedImage, PixelSums),
+    /// The one at this index of the earlier dataset.
+    Taken(usize),
 }
 
 /// An image that is kept, with its label among the kept classes.
@@ -210,16 +213,16 @@ fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32)
 }
 
 /// Cuts a window into parts whose decoded images fit the memory set aside for them.
-fn split_by_bytes<'w, 'e>(
+fn split_by_bytes<'w>(
     source: &dyn ImageSource,
     window: &'w [Selected],
     config: &IngestConfig,
-    known: impl Fn(&Selected) -> Option<ImageRef<'e>> + Sync,
+    known: impl Fn(&Selected) -> Option<usize> + Sync,
 ) -> Vec<&'w [Selected]> {
     let bytes: Vec<u64> = window
         .par_iter()
         .map(|item| {
-            // What lies in a map needs no memory.
+            // What lies in a file needs no memory.
             if known(item).is_some() {
                 return 0;
             }

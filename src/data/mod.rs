@@ -1,8 +1,8 @@
 //! Images: sources, decoding, the memory-mapped store, batches.
 //!
 //! ```text
-//! ImageSource (folder, CIFAR-10, synthetic scenes) ─ ingest ─▶ StoreWriter ─▶ images.safetensors + dataset.json
-//! Dataset (memory map) ─ Policy ─▶ BatchLoader ─▶ two views of each image
+//! ImageSource (folder, CIFAR-10, synthetic scenes) ─ ingest ─▶ StoreWriter ─▶ pixels/, images.safetensors, dataset.json
+//! Dataset (memory maps) ─ Policy ─▶ BatchLoader ─▶ two views of each image
 //! ```
 
 pub mod cifar10;
@@ -30,6 +30,7 @@ mod loader_tests;
 mod pixel_sums;
 mod prefetch;
 pub mod progress;
+pub mod runs;
 pub mod scenes;
 pub mod store_writer;
 

@@ -5,13 +5,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 pub use super::tree::remove_dir_all;
-use super::{FsError, ReplacingFile, fault, shared::share_like_parent, temporary};
+use super::{FileStat, FsError, ReplacingFile, fault, shared::share_like_parent, temporary};
 use crate::digest::Digest;
 
 /// Files up to this size are hashed from one read.
@@ -204,13 +204,20 @@ pub fn is_writable_dir(path: &Path) -> bool {
     writable
 }
 
+/// What `stat` says of a file; of a link itself.
+///
+/// # Errors
+/// When it is not there or not readable.
+pub fn stat(path: &Path) -> Result<FileStat, FsError> {
+    fs::symlink_metadata(path).map(|meta| FileStat::of(&meta)).map_err(FsError::at("read", path))
+}
+
 /// Size in bytes and time of last change in nanoseconds since 1970.
 ///
 /// # Errors
 /// When the file is not there or not readable.
 pub fn size_and_mtime(path: &Path) -> Result<(u64, i64), FsError> {
-    let meta = fs::symlink_metadata(path).map_err(FsError::at("read", path))?;
-    Ok((meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec()))
+    stat(path).map(|stat| (stat.size, stat.mtime_ns))
 }
 
 /// Sets the time of last change, in nanoseconds since 1970.

@@ -68,7 +68,7 @@ fn open(store: &Store, entry: &CacheEntry, now: &StageFingerprint) -> Option<Ear
 /// An artifact that stays where it is until the process ends.
 fn stored(store: &Store, artifact: &Digest) -> Option<StoredFolder> {
     let manifest: Manifest = store.manifest(artifact).ok()?;
-    if manifest.artifact != *artifact || !store.pin(artifact).ok()? {
+    if manifest.artifact != *artifact || !store.pin(artifact).ok()? || store.damage(artifact).ok()?.is_some() {
         return None;
     }
     let files = manifest.files.into_iter().map(|(name, file)| (name, file.digest)).collect();

@@ -197,7 +197,8 @@ impl Walk<'_> {
         };
         let config_yaml = render_resolved(stage).map_err(|error| Box::new(RunnerError::Parameters(error)))?;
         let aside = links::aside_path(&self.runner.project.run_link(&self.pipeline.name, &stage.name));
-        let (entry, moved) = workspace.save(fingerprint, &config_yaml, metrics, provenance, &aside)?;
+        let earlier = job.earlier.as_ref().map(|earlier| earlier.artifact.dir.as_path());
+        let (entry, moved) = workspace.save(fingerprint, &config_yaml, metrics, provenance, earlier, &aside)?;
         if moved {
             self.tell_moved(stage, &aside);
         }

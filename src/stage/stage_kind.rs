@@ -158,9 +158,9 @@ impl StageKind {
     /// kind then no longer counts.
     pub fn implementation_revision(self) -> u32 {
         match self {
-            // 2: both views in one pass, other kernels; the probe records its penalty.
-            Self::Pretrain | Self::Fit => 2,
-            Self::Ingest | Self::Augment | Self::Extract | Self::Report | Self::Command => 1,
+            // 2: both views in one pass, other kernels; the probe records its penalty; pixels lie in several files.
+            Self::Pretrain | Self::Fit | Self::Ingest => 2,
+            Self::Augment | Self::Extract | Self::Report | Self::Command => 1,
         }
     }
 
