@@ -165,6 +165,12 @@ fn files_that_are_as_before_are_shared_and_both_artifacts_stay_whole() {
     fs::remove_file(project.path("data/wood/149a.png")).unwrap();
     project.call(&["run"]).ok().says("0 ran");
     project.call(&["cache", "gc"]).ok();
+    let alike = fs::read_dir(project.path(".simsiam-pipe/alike")).unwrap().map(|file| file.unwrap().path());
+    let listed: Vec<String> = alike
+        .flat_map(|path| fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(listed.len(), 1, "one entry is left: {listed:?}");
+    assert!(project.path(&format!(".simsiam-pipe/entries/{}.json", listed[0])).exists());
     assert!(pixel_files(&project).values().all(|(_, names)| *names == 1));
     project.call(&["cache", "verify"]).ok();
     let ours = artifacts(&project);
