@@ -9,7 +9,7 @@ use super::{CacheError, Provenance};
 use crate::{
     digest::Digest,
     fingerprint::StageFingerprint,
-    fs::{Ignore, files, walk},
+    fs::{FileStat, Ignore, files, walk},
     stage::ArtifactKind,
 };
 
@@ -116,6 +116,35 @@ impl ContentHasher {
     }
 }
 
+/// Files of another artifact that have not been touched since it was stored: where one has a second name in a new
+/// artifact, its digest need not be made again.
+#[derive(Debug, Default)]
+pub(super) struct SharedFiles {
+    /// By device and number.
+    files: BTreeMap<(u64, u64), FileRecord>,
+    /// The time that all of them have.
+    pub(super) stamp: i64,
+}
+
+impl SharedFiles {
+    /// Those of the artifact in `object`. What cannot be read is not shared.
+    pub(super) fn of(object: &Path) -> Self {
+        let Ok(manifest) = Manifest::load(object) else { return Self::default() };
+        let stat = |name: &str| files::stat(&object.join(name)).ok();
+        let Some(stamp) = stat(MANIFEST).map(|stat| stat.mtime_ns) else { return Self::default() };
+        let untouched = manifest.files.iter().filter_map(|(name, record)| {
+            let stat = stat(name).filter(|stat| stat.mtime_ns == stamp && stat.size == record.size)?;
+            Some(((stat.device, stat.inode), *record))
+        });
+        Self { files: untouched.collect(), stamp }
+    }
+
+    fn find(&self, stat: &FileStat) -> Option<FileRecord> {
+        let record = self.files.get(&(stat.device, stat.inode))?;
+        (stat.mtime_ns == self.stamp && stat.size == record.size).then_some(*record)
+    }
+}
+
 /// Whether a file counts as content.
 pub fn is_content(name: &str) -> bool {
     name != MANIFEST && name != CONFIG && !name.starts_with(LOGS)
@@ -136,6 +165,19 @@ pub fn content_digest(files: &BTreeMap<String, FileRecord>) -> Digest {
 /// # Errors
 /// When a file cannot be read or cannot be part of an artifact.
 pub fn record_files(dir: &Path, stage: &str) -> Result<BTreeMap<String, FileRecord>, CacheError> {
+    let found = record_files_beside(dir, stage, &SharedFiles::default())?;
+    Ok(found.into_iter().map(|(name, (record, _))| (name, record)).collect())
+}
+
+/// As [`record_files`], and whether a file is one of `shared`, whose digest is then known.
+///
+/// # Errors
+/// As there.
+pub(super) fn record_files_beside(
+    dir: &Path,
+    stage: &str,
+    shared: &SharedFiles,
+) -> Result<BTreeMap<String, (FileRecord, bool)>, CacheError> {
     let walked = walk(dir, Ignore::Nothing)?;
     walked
         .par_iter()
@@ -157,7 +199,10 @@ pub fn record_files(dir: &Path, stage: &str) -> Result<BTreeMap<String, FileReco
                     });
                 }
             }
-            Ok((name, FileRecord { size: file.stat.size, digest: files::digest_file(&path)? }))
+            if let Some(record) = shared.find(&file.stat) {
+                return Ok((name, (record, true)));
+            }
+            Ok((name, (FileRecord { size: file.stat.size, digest: files::digest_file(&path)? }, false)))
         })
         .filter(|result| !matches!(result, Ok((name, _)) if name == MANIFEST))
         .collect()

@@ -183,6 +183,7 @@ pub fn collect(
             }
         }
         remove_file_lists(store, &candidates, &selected)?;
+        forget_alike(store)?;
     }
     Ok(selected)
 }
@@ -217,6 +218,22 @@ fn remove_file_lists(store: &Store, candidates: &[Candidate], selected: &Selecte
         let tree = name.strip_suffix(".tree").and_then(|name| name.parse::<Digest>().ok());
         if tree.is_some_and(|tree| !wanted.contains(&tree)) {
             files::remove_file(&store.layout().sources().join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fingerprints that have no entry any more. One that is added meanwhile may get lost, which costs time and no more.
+fn forget_alike(store: &Store) -> Result<(), CacheError> {
+    let root = store.layout().alike_root();
+    for treatment in files::list(&root)?.iter().filter_map(|name| name.parse::<Digest>().ok()) {
+        let (path, known) = (store.layout().alike(&treatment), store.alike(&treatment));
+        let kept: Vec<&Digest> = known.iter().filter(|known| files::exists(&store.layout().entry(known))).collect();
+        if kept.is_empty() {
+            files::remove_file(&path)?;
+        } else if kept.len() < known.len() {
+            let lines: Vec<String> = kept.iter().map(|fingerprint| fingerprint.hex()).collect();
+            files::write_atomic_unsynced(&path, format!("{}\n", lines.join("\n")).as_bytes())?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //!   format                      version of this layout
 //!   objects/<aa>/<digest>/      artifacts, read only
 //!   entries/<fingerprint>.json  which artifact a fingerprint led to
+//!   alike/<treatment>           fingerprints whose stages treat a single image alike
 //!   locks/<fingerprint>.lock    who makes it at the moment
 //!   work/<fingerprint>/         checkpoints of an unfinished stage
 //!   logs/<fingerprint>/         what a stage printed before it failed
@@ -116,6 +117,16 @@ impl Layout {
         self.root.join("entries")
     }
 
+    /// Fingerprints whose stages treat a single image alike.
+    pub fn alike(&self, treatment: &Digest) -> PathBuf {
+        self.alike_root().join(treatment.hex())
+    }
+
+    /// All of them.
+    pub fn alike_root(&self) -> PathBuf {
+        self.root.join("alike")
+    }
+
     /// The lock of a fingerprint.
     pub fn lock(&self, fingerprint: &Digest) -> PathBuf {
         self.locks().join(format!("{fingerprint}.lock"))
@@ -221,7 +232,7 @@ impl Layout {
     }
 
     fn make_folders(&self, found: Option<u32>) -> Result<(), CacheError> {
-        for dir in ["objects", "entries", "locks", "work", "tmp", "pins", "sources", "logs"] {
+        for dir in ["objects", "entries", "alike", "locks", "work", "tmp", "pins", "sources", "logs"] {
             files::create_dir_all(&self.root.join(dir))?;
         }
         if found.is_none() {

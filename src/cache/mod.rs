@@ -10,6 +10,8 @@ pub mod history;
 pub mod layout;
 pub mod source_index;
 pub mod store;
+pub mod tree_diff;
+mod tree_index;
 pub mod verify;
 pub mod workspace;
 
@@ -17,6 +19,7 @@ pub use artifact::{FileRecord, Manifest};
 pub use cache_error::CacheError;
 pub use entry::{CacheEntry, Provenance};
 pub use layout::{Layout, Project};
-pub use source_index::{SourceContent, Sources, TreeDiff};
+pub use source_index::{SourceContent, Sources};
 pub use store::{CacheStatus, Store};
+pub use tree_diff::TreeDiff;
 pub use workspace::Workspace;

@@ -193,6 +193,25 @@ impl Store {
         Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
     }
 
+    /// Fingerprints that [`Self::note_alike`] was told under this key. Some may have no entry any more.
+    pub fn alike(&self, treatment: &Digest) -> Vec<Digest> {
+        let text = files::read_if_exists(&self.layout.alike(treatment)).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Keeps that the stage of a fingerprint treats a single image in this way: whoever looks for such artifacts need not
+    /// read every entry.
+    ///
+    /// # Errors
+    /// When the cache cannot be written.
+    pub fn note_alike(&self, treatment: &Digest, fingerprint: &Digest) -> Result<(), CacheError> {
+        if self.alike(treatment).contains(fingerprint) {
+            return Ok(());
+        }
+        files::create_dir_all(&self.layout.alike_root())?;
+        Ok(files::append_line(&self.layout.alike(treatment), fingerprint.hex().as_bytes())?)
+    }
+
     /// All artifacts, sorted.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{
     CacheEntry, CacheError, Manifest, Provenance, Store,
-    artifact::{CONFIG, LOGS, MANIFEST, MANIFEST_FORMAT, content_digest, record_files},
+    artifact::{CONFIG, LOGS, MANIFEST, MANIFEST_FORMAT, SharedFiles, content_digest, record_files_beside},
     condition::{Condition, check_object},
     entry::ENTRY_FORMAT,
 };
@@ -150,7 +150,8 @@ impl Workspace<'_> {
 
     /// Makes what lies in [`Self::out_dir`] an artifact: everything is on disk before anything is visible.
     /// An artifact with the same content that is there already stays; one that is damaged is replaced, and
-    /// moved to `aside` if somebody edited it. Returns the entry and whether something was moved aside.
+    /// moved to `aside` if somebody edited it. Files that are names of those of the artifact in `earlier` keep its
+    /// digests and are left as they are. Returns the entry and whether something was moved aside.
     ///
     /// # Errors
     /// When the disk is full or fails, or a file cannot be part of an artifact; nothing is visible then.
@@ -160,6 +161,7 @@ impl Workspace<'_> {
         config_yaml: &str,
         metrics: BTreeMap<String, f64>,
         provenance: Provenance,
+        earlier: Option<&Path>,
         aside: &Path,
     ) -> Result<(CacheEntry, bool), CacheError> {
         let layout = self.store.layout();
@@ -168,20 +170,23 @@ impl Workspace<'_> {
         files::write_new(&config_path, config_yaml.as_bytes())?;
         files::remove_file(&self.out_dir.join(MANIFEST))?;
 
-        let records = record_files(&self.out_dir, &provenance.stage)?;
-        let artifact = content_digest(&records);
-        // One time for all: see `condition.rs`.
-        let stamp = sys::now_ns();
+        let shared = earlier.map(SharedFiles::of).unwrap_or_default();
+        let found = record_files_beside(&self.out_dir, &provenance.stage, &shared)?;
+        // One time for all, that of the files which have it already: see `condition.rs`.
+        let is_shared = found.values().any(|(_, is_shared)| *is_shared);
+        let stamp = if is_shared { shared.stamp } else { sys::now_ns() };
         let seal = |path: &Path| {
             files::share_with_group(path)?;
             files::set_writable(path, false)?;
             files::set_mtime(path, stamp)
         };
-        records.par_iter().try_for_each(|(name, _)| {
+        found.par_iter().filter(|(_, (_, is_shared))| !is_shared).try_for_each(|(name, _)| {
             let path = self.out_dir.join(name);
             files::sync_file(&path)?;
             seal(&path)
         })?;
+        let records = found.into_iter().map(|(name, (record, _))| (name, record)).collect();
+        let artifact = content_digest(&records);
         let manifest = Manifest {
             format: MANIFEST_FORMAT,
             kind: fingerprint.kind.output(),

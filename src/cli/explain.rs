@@ -163,7 +163,7 @@ fn render(explained: &Explained, session: &Session) -> String {
             } else if changes.is_empty() {
                 format!("{}: not if {names} leads to the same content as before", paint.yellow("may run"))
             } else {
-                format!("{} after {names}, for its own sake too", paint.yellow("must run"))
+                format!("{}: {}, after {names}", paint.yellow("must run"), text::num_changes(changes))
             };
             (headline, changes.iter().map(text::change).collect())
         }

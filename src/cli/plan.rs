@@ -27,6 +27,9 @@ pub struct PlanArgs {
     /// Which stages.
     #[command(flatten)]
     pub selection: SelectionArgs,
+    /// Estimate the time for up to N independent stages at a time.
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
 }
 
 /// Prints the plan.
@@ -35,7 +38,8 @@ pub struct PlanArgs {
 /// When the pipeline is wrong, a source is missing or the cache cannot be read.
 pub fn run(args: &PlanArgs, session: &Session) -> Result<(), Error> {
     let pipeline = load::load(&args.pipeline, session)?;
-    let plan = make(&pipeline, &args.selection.options(), session)?;
+    let options = RunOptions { jobs: usize::from(args.jobs), ..args.selection.options() };
+    let plan = make(&pipeline, &options, session)?;
     if session.json() {
         return session.print_json(&plan);
     }
@@ -91,7 +95,7 @@ pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
                     let give = if waits_for.len() == 1 { "gives" } else { "give" };
                     ("run?   ", format!("unless {names} {give} the same as before"))
                 } else {
-                    ("run    ", format!("after {names}"))
+                    ("run    ", format!("{}, after {names}", text::num_changes(changes)))
                 };
                 let _ = writeln!(out, "  {name}  {}  {headline}{}", paint.yellow(word), last(stage, paint));
                 for change in changes {
@@ -130,7 +134,10 @@ fn cost(cost: &Cost) -> String {
             0 => String::new(),
             peak => format!(" and up to {} of memory", text::bytes(peak)),
         };
-        let duration = text::duration(cost.seconds);
+        let mut duration = text::duration(cost.seconds);
+        if cost.jobs > 1 {
+            let _ = write!(duration, " ({} with {} at a time)", text::duration(cost.elapsed_seconds), cost.jobs);
+        }
         let _ = write!(text, "; earlier runs took {duration}, {} of disk{memory}", text::bytes(cost.disk_bytes));
     }
     match (cost.without_estimate, known) {

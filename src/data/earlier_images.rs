@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Dataset;
-use crate::augment::ImageRef;
 
 /// An earlier dataset and which of its images are those of files that are there now.
 #[derive(Debug)]
@@ -33,9 +32,14 @@ impl EarlierImages {
         Self { dataset, rows }
     }
 
-    /// The image of the file that is called `name` now.
-    pub fn image(&self, name: &str) -> Option<ImageRef<'_>> {
-        self.rows.get(name).map(|&idx| self.dataset.image(idx))
+    /// The index of the image of the file that is called `name` now.
+    pub(super) fn row(&self, name: &str) -> Option<usize> {
+        self.rows.get(name).copied()
+    }
+
+    /// The dataset.
+    pub(super) fn dataset(&self) -> &Dataset {
+        &self.dataset
     }
 }
 

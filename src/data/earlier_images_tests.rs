@@ -1,11 +1,18 @@
 //! Ingesting what was edited gives the bytes of ingesting everything.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use proptest::{prelude::*, sample::Index};
 
 use super::{
     Dataset, EarlierImages, IngestConfig, NoProgress, Progress, ingest,
+    runs::PIXELS_DIR,
     store_writer::{CARD_FILE, IMAGES_FILE},
 };
 
@@ -114,10 +121,20 @@ fn outcome(
     root: &Path,
     earlier: Option<&EarlierImages>,
     progress: &dyn Progress,
-) -> Result<Vec<Vec<u8>>, String> {
+) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
     let out = tempfile::tempdir().unwrap();
     ingest(config, root, out.path(), earlier, progress).map_err(|error| error.to_string())?;
-    Ok([IMAGES_FILE, CARD_FILE].map(|name| fs::read(out.path().join(name)).unwrap()).into())
+    Dataset::open(out.path()).unwrap();
+    Ok(files_of(out.path()))
+}
+
+/// Every file of an artifact.
+fn files_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let pixels = fs::read_dir(dir.join(PIXELS_DIR)).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> = pixels.chain([IMAGES_FILE, CARD_FILE].map(|name| dir.join(name))).collect();
+    paths.sort();
+    let read = |path: PathBuf| (path.strip_prefix(dir).unwrap().to_path_buf(), fs::read(&path).unwrap());
+    paths.into_iter().map(read).collect()
 }
 
 #[derive(Default)]
@@ -187,4 +204,64 @@ fn only_what_is_new_is_read() {
     let listener = Listener::default();
     outcome(&config(&serde_json::json!({ "on_error": "fail" })), root.path(), Some(&earlier), &listener).unwrap();
     assert_eq!(*listener.0.lock().unwrap(), ["12 of 13 images are as before, 1 new"]);
+}
+
+/// Classes of many pictures, so that there are many runs.
+fn many() -> Files {
+    (0..240_u32)
+        .map(|idx| {
+            let class = CLASSES[idx as usize % 3];
+            let image =
+                image::RgbImage::from_fn(6, 6, |x, y| image::Rgb([(idx * 7 + x) as u8, (idx + y * 3) as u8, 9]));
+            let mut bytes = std::io::Cursor::new(vec![]);
+            image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+            (format!("{class}/{idx:03}.png"), bytes.into_inner())
+        })
+        .collect()
+}
+
+#[test]
+fn runs_without_a_change_are_second_names_of_the_earlier_files() {
+    let root = tempfile::tempdir().unwrap();
+    let then = many();
+    let artifact = earlier_of(root.path(), &then);
+    let mut now = then.clone();
+    now.remove("berg/003.png");
+    now.insert("sea/1000.png".into(), picture(7));
+    write(&root.path().join("images"), &now);
+    let earlier = EarlierImages::find(Dataset::open(artifact.path()).unwrap(), &then, &now);
+    let out = tempfile::tempdir().unwrap();
+    ingest(&config(&serde_json::json!({})), root.path(), out.path(), Some(&earlier), &NoProgress).unwrap();
+    assert_eq!(files_of(out.path()), outcome(&config(&serde_json::json!({})), root.path(), None, &NoProgress).unwrap());
+    let runs: Vec<u64> = fs::read_dir(out.path().join(PIXELS_DIR))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().nlink())
+        .collect();
+    let shared = runs.iter().filter(|names| **names == 2).count();
+    assert!(runs.len() >= 8 && shared + 4 >= runs.len(), "{shared} of {} runs are shared", runs.len());
+    // A dataset in the place of another one does not write into what that shares.
+    let before = files_of(artifact.path());
+    write(&root.path().join("images"), &start());
+    ingest(&config(&serde_json::json!({})), root.path(), out.path(), None, &NoProgress).unwrap();
+    assert_eq!(files_of(artifact.path()), before);
+}
+
+#[test]
+fn a_damaged_image_beside_a_new_one_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let then = many();
+    let artifact = earlier_of(root.path(), &then);
+    let first = artifact.path().join(PIXELS_DIR).join("00000.bin");
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[10] ^= 64;
+    fs::write(&first, bytes).unwrap();
+    let mut now = then.clone();
+    now.insert("berg/000a.png".into(), picture(9));
+    write(&root.path().join("images"), &now);
+    let earlier = EarlierImages::find(Dataset::open(artifact.path()).unwrap(), &then, &now);
+    let listener = Listener::default();
+    let config = config(&serde_json::json!({}));
+    let after = outcome(&config, root.path(), Some(&earlier), &listener);
+    assert_eq!(after, outcome(&config, root.path(), None, &NoProgress));
+    assert_eq!(*listener.0.lock().unwrap(), ["the earlier dataset is damaged: every image is read again"]);
 }

@@ -25,7 +25,6 @@ use super::{
     tar_shards::TarShards,
 };
 use crate::augment::{
-    ImageRef,
     crop::scale_shorter_side,
     resample::{ResampleScratch, resize_image},
 };
@@ -69,45 +68,60 @@ pub fn ingest_without(
     let mut duplicates = DuplicateFilter::new(exclude, config.duplicates == Duplicates::Drop);
     let source = source.as_ref();
     let mut num_duplicates = 0_u64;
-    let mut writer = StoreWriter::create(out_dir, class_names.clone())?.with_resize(config.resize);
+    let mut writer = StoreWriter::create(out_dir, class_names.clone())?
+        .with_resize(config.resize)
+        .expecting(selected.len(), earlier.map(EarlierImages::dataset));
     let (mut skipped, mut broken) = (vec![], vec![]);
     let total = selected.len() as u64;
     let (mut done, mut num_taken) = (0, 0);
-    let known = |item: &Selected| earlier?.image(&source.items()[item.idx].name);
+    let known = |item: &Selected| earlier?.row(&source.items()[item.idx].name);
+    let without_earlier = || {
+        progress.info("the earlier dataset is damaged: every image is read again");
+        ingest_without(config, project_root, out_dir, None, exclude, progress)
+    };
     for window in selected.chunks(WINDOW) {
         for part in split_by_bytes(source, window, config, known) {
             if progress.is_cancelled() {
                 return Err(DataError::Cancelled);
             }
             let with_digests = duplicates.is_active();
-            let images: Vec<Result<Prepared<'_>, String>> = part
+            let images: Vec<Result<Prepared, String>> = part
                 .par_iter()
                 .map_init(ResampleScratch::default, |scratch, item| {
-                    let image = match known(item) {
-                        Some(image) => Pixels::Taken(image),
-                        None => Pixels::New(resize(source.decode(item.idx, &options)?, &config.resize, scratch)),
-                    };
-                    let sums = PixelSums::of(image.as_ref().rgb);
+                    if let (Some(row), Some(earlier)) = (known(item), earlier) {
+                        let digest = with_digests.then(|| pixel_digest(earlier.dataset().image(row)));
+                        return Ok(Prepared { pixels: Pixels::Taken(row), digest });
+                    }
+                    let image = resize(source.decode(item.idx, &options)?, &config.resize, scratch);
+                    let sums = PixelSums::of(&image.rgb);
                     let digest = with_digests.then(|| pixel_digest(image.as_ref()));
-                    Ok(Prepared { image, sums, digest })
+                    Ok(Prepared { pixels: Pixels::New(image, sums), digest })
                 })
                 .collect();
             for (item, image) in part.iter().zip(images) {
                 let name = &source.items()[item.idx].name;
-                match image {
-                    Ok(Prepared { image, sums, digest }) => {
-                        num_taken += u64::from(matches!(image, Pixels::Taken(_)));
-                        if let Some(reason) = digest.and_then(|digest| duplicates.reject(name, digest)) {
-                            num_duplicates += 1;
-                            skipped.push(SkippedFile { file: name.clone(), reason });
-                            continue;
-                        }
-                        writer.push_summed(name, image.as_ref(), item.label, &sums)?;
-                    }
+                let Prepared { pixels, digest } = match image {
+                    Ok(prepared) => prepared,
                     Err(reason) => match config.on_error {
                         OnError::Fail => return Err(broken_file(config, name, &reason)),
-                        OnError::Skip => broken.push(SkippedFile { file: name.clone(), reason }),
+                        OnError::Skip => {
+                            broken.push(SkippedFile { file: name.clone(), reason });
+                            continue;
+                        }
                     },
+                };
+                num_taken += u64::from(matches!(pixels, Pixels::Taken(_)));
+                if let Some(reason) = digest.and_then(|digest| duplicates.reject(name, digest)) {
+                    num_duplicates += 1;
+                    skipped.push(SkippedFile { file: name.clone(), reason });
+                    continue;
+                }
+                let earlier_is_whole = match pixels {
+                    Pixels::New(image, sums) => writer.push_summed(name, image.as_ref(), item.label, &sums)?,
+                    Pixels::Taken(row) => writer.push_taken(name, row, item.label)?,
+                };
+                if !earlier_is_whole {
+                    return without_earlier();
                 }
             }
             done += part.len() as u64;
@@ -131,32 +145,25 @@ pub fn ingest_without(
     }
     warn_about_classes(&class_names, writer.class_counts(), progress);
     skipped.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()));
-    writer.finish(skipped)
+    match writer.finish_taken(skipped)? {
+        Some(card) => Ok(card),
+        None => without_earlier(),
+    }
 }
 
 /// An image with what is computed beside others.
-struct Prepared<'a> {
-    image: Pixels<'a>,
-    sums: PixelSums,
+struct Prepared {
+    pixels: Pixels,
     /// Where equal images are looked for.
     digest: Option<PixelDigest>,
 }
 
 /// An image on its way into the store.
-enum Pixels<'a> {
-    /// Decoded now.
-    New(OwnedImage),
-    /// From an earlier dataset.
-    Taken(ImageRef<'a>),
-}
-
-impl Pixels<'_> {
-    fn as_ref(&self) -> ImageRef<'_> {
-        match self {
-            Self::New(image) => image.as_ref(),
-            Self::Taken(image) => *image,
-        }
-    }
+enum Pixels {
+    /// Decoded now, with the sums over its pixels.
+    New(OwnedImage, PixelSums),
+    /// The one at this index of the earlier dataset.
+    Taken(usize),
 }
 
 /// An image that is kept, with its label among the kept classes.
@@ -278,16 +285,16 @@ fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32)
 }
 
 /// Cuts a window into parts whose decoded images fit the memory set aside for them.
-fn split_by_bytes<'w, 'e>(
+fn split_by_bytes<'w>(
     source: &dyn ImageSource,
     window: &'w [Selected],
     config: &IngestConfig,
-    known: impl Fn(&Selected) -> Option<ImageRef<'e>> + Sync,
+    known: impl Fn(&Selected) -> Option<usize> + Sync,
 ) -> Vec<&'w [Selected]> {
     let bytes: Vec<u64> = window
         .par_iter()
         .map(|item| {
-            // What lies in a map needs no memory.
+            // What lies in a file needs no memory.
             if known(item).is_some() {
                 return 0;
             }

@@ -209,7 +209,7 @@ fn the_artifact_is_the_same_every_time() {
     let folder = Folder::new(&["a/1.png", "a/2.png", "b/1.png"]);
     let bytes = || {
         folder.ingest(json!({ "resize": { "shorter_side": 7 } })).unwrap();
-        fs::read(folder.out.path().join(IMAGES_FILE)).unwrap()
+        [IMAGES_FILE, "pixels/00000.bin"].map(|name| fs::read(folder.out.path().join(name)).unwrap())
     };
     assert_eq!(bytes(), bytes());
 }
@@ -246,11 +246,11 @@ fn cifar_batches_are_read_and_checked() {
     assert!(message(folder.ingest(config)).contains("label 10"));
 }
 
-/// Ingests two images, damages the tensors and opens them again.
-fn open_damaged(damage: impl Fn(&mut Vec<u8>)) -> Result<Dataset, DataError> {
+/// Ingests two images, damages a file and opens them again.
+fn open_damaged(name: &str, damage: impl Fn(&mut Vec<u8>)) -> Result<Dataset, DataError> {
     let folder = Folder::new(&["a/1.png", "a/2.png"]);
     folder.ingest(json!({})).unwrap();
-    let path = folder.out.path().join(IMAGES_FILE);
+    let path = folder.out.path().join(name);
     let mut bytes = fs::read(&path).unwrap();
     damage(&mut bytes);
     fs::write(&path, bytes).unwrap();
@@ -259,22 +259,51 @@ fn open_damaged(damage: impl Fn(&mut Vec<u8>)) -> Result<Dataset, DataError> {
 
 #[test]
 fn a_damaged_store_is_an_error() {
-    assert!(open_damaged(|_| ()).is_ok());
-    let offsets_at = 512 + (3 * 10 * (20 + 21_usize)).next_multiple_of(8);
+    const PIXELS: &str = "pixels/00000.bin";
+    assert!(open_damaged(IMAGES_FILE, |_| ()).is_ok());
+    // The sizes are the last table.
     type Damage = Box<dyn Fn(&mut Vec<u8>)>;
-    let damages: [(&str, Damage); 8] = [
-        ("emptied", Box::new(Vec::clear)),
-        ("cut", Box::new(|bytes| bytes.truncate(600))),
-        ("header length", Box::new(|bytes| bytes[3] = 1)),
-        ("header text", Box::new(|bytes| bytes[9] = b'!')),
-        ("first offset", Box::new(move |bytes| bytes[offsets_at] = 1)),
-        ("middle offset", Box::new(move |bytes| bytes[offsets_at + 8] ^= 1)),
-        ("last offset", Box::new(move |bytes| bytes[offsets_at + 23] = 0x7F)),
-        ("label", Box::new(move |bytes| bytes[offsets_at + 24] = 9)),
+    let damages: [(&str, &str, Damage); 9] = [
+        ("emptied", IMAGES_FILE, Box::new(Vec::clear)),
+        ("cut", IMAGES_FILE, Box::new(|bytes| bytes.truncate(300))),
+        ("header length", IMAGES_FILE, Box::new(|bytes| bytes[3] = 1)),
+        ("header text", IMAGES_FILE, Box::new(|bytes| bytes[9] = b'!')),
+        ("last height", IMAGES_FILE, Box::new(move |bytes| *bytes.iter_mut().rev().nth(3).unwrap() ^= 1)),
+        (
+            "no height",
+            IMAGES_FILE,
+            Box::new(move |bytes| {
+                let at = bytes.len() - 4;
+                bytes[at..].fill(0);
+            }),
+        ),
+        (
+            "huge",
+            IMAGES_FILE,
+            Box::new(move |bytes| {
+                let at = bytes.len() - 8;
+                bytes[at..].fill(0xFF);
+            }),
+        ),
+        ("pixels cut", PIXELS, Box::new(|bytes| bytes.truncate(100))),
+        ("pixels longer", PIXELS, Box::new(|bytes| bytes.push(0))),
     ];
-    for (name, damage) in damages {
-        let error = open_damaged(damage).err().unwrap_or_else(|| panic!("{name} passed"));
+    for (name, file, damage) in damages {
+        let error = open_damaged(file, damage).err().unwrap_or_else(|| panic!("{name} passed"));
         assert!(matches!(error, DataError::Artifact { .. }), "{name}: {error}");
+    }
+    // Labels and runs that are not those of the images: found by their places in the header.
+    let at = |bytes: &[u8], name: &str| {
+        let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
+        8 + len + header[name]["data_offsets"][0].as_u64().unwrap() as usize
+    };
+    for (name, behind, value) in [("labels", 0, 9), ("runs", 0, 1), ("runs", 8, 1), ("runs", 8, 9)] {
+        let error = open_damaged(IMAGES_FILE, |bytes| {
+            let place = at(bytes, name) + behind;
+            bytes[place] = value;
+        });
+        assert!(matches!(error, Err(DataError::Artifact { .. })), "{name} {value}");
     }
     assert!(matches!(Dataset::open(Path::new("/nowhere")), Err(DataError::Io { .. })));
 }

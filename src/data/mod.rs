@@ -1,8 +1,8 @@
 //! Images: sources, decoding, the memory-mapped store, batches.
 //!
 //! ```text
-//! ImageSource (folder, manifest, arrays, archives, synthetic scenes) ─ ingest ─▶ StoreWriter ─▶ images.safetensors + dataset.json
-//! Dataset (memory map) ─ Policy ─▶ BatchLoader ─▶ two views of each image
+//! ImageSource (folder, manifest, arrays, archives, synthetic scenes) ─ ingest ─▶ StoreWriter ─▶ pixels/, images.safetensors, dataset.json
+//! Dataset (memory maps) ─ Policy ─▶ BatchLoader ─▶ the views of each image
 //! ```
 
 pub mod arrays;
@@ -40,6 +40,7 @@ mod pixel_sums;
 mod prefetch;
 pub mod progress;
 mod record_file;
+pub mod runs;
 pub mod scenes;
 pub mod source_config;
 #[cfg(test)]

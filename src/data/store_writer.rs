@@ -1,36 +1,44 @@
-//! Writes `images.safetensors` image by image: pixels go straight to the file and never lie in memory together.
+//! Writes a dataset artifact image by image: pixels go straight to their files and never lie in memory together.
 //!
-//! A safetensors file begins with a header that says how large everything is, which is known only at the end.
-//! Room for it is left at the start; the format allows it to be padded with spaces.
+//! Runs of images that an earlier dataset holds in one file get a second name of that file.
 
 use std::{
-    fs::File,
-    io::{BufWriter, Seek, SeekFrom, Write},
+    fs::{self, File},
+    io::{BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
+use safetensors::{Dtype, tensor::TensorView};
 
-use super::{DataError, DatasetCard, SkippedFile, ingest_config::ResizeConfig, pixel_sums::PixelSums};
+use super::{
+    DataError, Dataset, DatasetCard, SkippedFile,
+    ingest_config::ResizeConfig,
+    pixel_sums::PixelSums,
+    runs::{Cuts, PIXELS_DIR, run_file},
+};
 use crate::augment::{ImageRef, augment_config::ChannelStats};
 
-/// Name of the tensors in a dataset artifact.
+/// Name of the tables in a dataset artifact.
 pub const IMAGES_FILE: &str = "images.safetensors";
 /// Name of the card in a dataset artifact.
 pub const CARD_FILE: &str = "dataset.json";
-/// Version of both.
-pub const FORMAT: u32 = 1;
+/// Version of both: 2 since pixels lie in several files.
+pub const FORMAT: u32 = 2;
 
-/// Length of the header with its own length in front: a multiple of 8, so that everything is aligned.
-const HEADER_BYTES: usize = 512;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// A dataset being written.
-pub struct StoreWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
-    offsets: Vec<u64>,
+pub struct StoreWriter<'e> {
+    dir: PathBuf,
+    earlier: Option<&'e Dataset>,
+    cuts: Cuts,
+    run: Run,
+    /// First image of each run, and the number of images in the end.
+    firsts: Vec<u64>,
+    num_pixels: u64,
     sizes: Vec<[u32; 2]>,
     labels: Vec<i64>,
+    image_sums: Vec<PixelSums>,
     file_names: Vec<String>,
     class_names: Vec<String>,
     class_counts: Vec<u64>,
@@ -38,39 +46,63 @@ pub struct StoreWriter {
     resize: ResizeConfig,
 }
 
-impl StoreWriter {
-    /// Creates `images.safetensors` in `dir`.
+/// The images since the last cut.
+enum Run {
+    /// There are none.
+    None,
+    /// They are those of the earlier dataset from this one on, where one of its runs begins.
+    Earlier {
+        first: usize,
+        len: usize,
+    },
+    Written(BufWriter<File>),
+}
+
+impl<'e> StoreWriter<'e> {
+    /// Begins a dataset in `dir`.
     ///
     /// # Errors
-    /// When the file cannot be created.
+    /// When the folder for pixels cannot be created.
     pub fn create(dir: &Path, class_names: Vec<String>) -> Result<Self, DataError> {
-        let path = dir.join(IMAGES_FILE);
-        let file =
-            File::create(&path).map_err(|source| DataError::Io { action: "create", path: path.clone(), source })?;
-        let mut writer = Self {
-            path,
-            file: BufWriter::with_capacity(1 << 20, file),
-            offsets: vec![0],
+        let pixels = dir.join(PIXELS_DIR);
+        // Never written into: a file there may be that of another artifact.
+        let made = match fs::remove_dir_all(&pixels) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir(&pixels),
+        };
+        made.map_err(|source| DataError::Io { action: "create", path: pixels, source })?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            earlier: None,
+            cuts: Cuts::for_images(0),
+            run: Run::None,
+            firsts: vec![],
+            num_pixels: 0,
             sizes: vec![],
             labels: vec![],
+            image_sums: vec![],
             file_names: vec![],
             class_counts: vec![0; class_names.len()],
             class_names,
             sums: PixelSums::default(),
             resize: ResizeConfig::None,
-        };
-        writer.write(&[0; HEADER_BYTES])?;
-        Ok(writer)
+        })
     }
 
     /// Records how the images that will be written were resized.
+    #[must_use]
     pub fn with_resize(mut self, resize: ResizeConfig) -> Self {
         self.resize = resize;
         self
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
-        self.file.write_all(bytes).map_err(|source| DataError::Io { action: "write", path: self.path.clone(), source })
+    /// Says how many images will come at most, which decides how many share a file, and which earlier dataset
+    /// [`Self::push_taken`] takes from.
+    #[must_use]
+    pub(super) fn expecting(mut self, num_images: usize, earlier: Option<&'e Dataset>) -> Self {
+        self.cuts = Cuts::for_images(num_images);
+        self.earlier = earlier;
+        self
     }
 
     /// Number of images so far.
@@ -93,107 +125,205 @@ impl StoreWriter {
     /// # Errors
     /// When the disk is full or the like.
     pub fn push(&mut self, name: &str, image: ImageRef<'_>, label: Option<u32>) -> Result<(), DataError> {
-        self.push_summed(name, image, label, &PixelSums::of(image.rgb))
+        self.push_summed(name, image, label, &PixelSums::of(image.rgb)).map(drop)
     }
 
-    /// As [`Self::push`], where the sums over the image's pixels are known.
+    /// As [`Self::push`], where the sums over the image's pixels are known. Returns whether what was read of the earlier
+    /// dataset is whole.
+    ///
+    /// # Errors
+    /// When the disk is full or the like.
     pub(super) fn push_summed(
         &mut self,
         name: &str,
         image: ImageRef<'_>,
         label: Option<u32>,
         sums: &PixelSums,
-    ) -> Result<(), DataError> {
+    ) -> Result<bool, DataError> {
+        let is_whole = self.write_run()?;
         self.write(image.rgb)?;
-        let end = self.offsets.last().copied().unwrap_or(0) + image.rgb.len() as u64;
-        self.offsets.push(end);
-        self.sizes.push([image.width, image.height]);
+        Ok(self.record(name, [image.width, image.height], label, *sums)? && is_whole)
+    }
+
+    /// Appends an image of the earlier dataset. Returns whether that is whole, as far as it was read: a run that is taken
+    /// as it is is not, and where single images are taken they must have the sums that are kept with them.
+    ///
+    /// # Errors
+    /// When the disk is full or the like.
+    pub(super) fn push_taken(&mut self, name: &str, row: usize, label: Option<u32>) -> Result<bool, DataError> {
+        let Some(earlier) = self.earlier.filter(|earlier| row < earlier.len()) else { return Ok(false) };
+        let mut is_whole = true;
+        match &mut self.run {
+            Run::None if earlier.run_from(row).is_some() => {
+                self.firsts.push(self.sizes.len() as u64);
+                self.run = Run::Earlier { first: row, len: 1 };
+            }
+            Run::Earlier { first, len } if row == *first + *len && earlier.run_from(row).is_none() => *len += 1,
+            _ => {
+                is_whole &= self.write_run()?;
+                is_whole &= self.copy(earlier, row)?;
+            }
+        }
+        let ImageRef { width, height, .. } = earlier.image(row);
+        Ok(self.record(name, [width, height], label, *earlier.sums(row))? && is_whole)
+    }
+
+    /// Makes sure that the run at hand is one that is written. Returns whether what it has of the earlier dataset is
+    /// whole.
+    fn write_run(&mut self) -> Result<bool, DataError> {
+        let (first, len) = match self.run {
+            Run::Written(_) => return Ok(true),
+            Run::Earlier { first, len } => (first, len),
+            Run::None => {
+                self.firsts.push(self.sizes.len() as u64);
+                (0, 0)
+            }
+        };
+        let path = self.run_path();
+        let file = File::create_new(&path).map_err(|source| DataError::Io { action: "create", path, source })?;
+        self.run = Run::Written(BufWriter::with_capacity(BUFFER_BYTES, file));
+        let mut is_whole = true;
+        for row in first..first + len {
+            if let Some(earlier) = self.earlier {
+                is_whole &= self.copy(earlier, row)?;
+            }
+        }
+        Ok(is_whole)
+    }
+
+    fn copy(&mut self, earlier: &Dataset, row: usize) -> Result<bool, DataError> {
+        let rgb = earlier.image(row).rgb;
+        self.write(rgb)?;
+        Ok(PixelSums::of(rgb) == *earlier.sums(row))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
+        let Run::Written(file) = &mut self.run else { return Ok(()) };
+        let written = file.write_all(bytes);
+        written.map_err(|source| DataError::Io { action: "write", path: self.run_path(), source })
+    }
+
+    /// The file of the run at hand.
+    fn run_path(&self) -> PathBuf {
+        self.dir.join(run_file(self.firsts.len().saturating_sub(1)))
+    }
+
+    /// Keeps what the tables say of an image, and ends the run where that is its last. Returns what
+    /// [`Self::end_run`] does.
+    fn record(&mut self, name: &str, size: [u32; 2], label: Option<u32>, sums: PixelSums) -> Result<bool, DataError> {
+        self.num_pixels += u64::from(size[0]) * u64::from(size[1]);
+        self.sizes.push(size);
         self.labels.push(label.map_or(-1, i64::from));
         if let Some(count) = label.and_then(|label| self.class_counts.get_mut(label as usize)) {
             *count += 1;
         }
         self.file_names.push(name.to_owned());
-        self.sums.add(sums);
-        Ok(())
+        self.sums.add(&sums);
+        self.image_sums.push(sums);
+        if self.cuts.ends(size, &sums) { self.end_run() } else { Ok(true) }
     }
 
-    /// Writes the other tensors, the header and the card.
+    /// Finishes the file of the run at hand. Returns whether what was read of the earlier dataset is whole.
+    fn end_run(&mut self) -> Result<bool, DataError> {
+        let mut is_whole = true;
+        if let (&Run::Earlier { first, len }, Some(earlier)) = (&self.run, self.earlier) {
+            let same = earlier.run_from(first).filter(|run| run.len == len);
+            if same.is_none_or(|run| fs::hard_link(run.path, self.run_path()).is_err()) {
+                is_whole = self.write_run()?;
+            }
+        }
+        if let Run::Written(mut file) = std::mem::replace(&mut self.run, Run::None) {
+            file.flush().map_err(|source| DataError::Io { action: "write", path: self.run_path(), source })?;
+        }
+        Ok(is_whole)
+    }
+
+    /// Writes the tables and the card.
     ///
     /// # Errors
     /// When the disk is full or the like.
-    pub fn finish(mut self, skipped: Vec<SkippedFile>) -> Result<DatasetCard, DataError> {
-        let num_images = self.sizes.len();
-        let pixel_bytes = self.offsets.last().copied().unwrap_or(0);
-        // The arena is rounded up, so that the tensors after it are aligned.
-        let padding = pixel_bytes.next_multiple_of(8) - pixel_bytes;
-        self.write(&[0; 8][..padding as usize])?;
-        let tail: Vec<u8> = self
-            .offsets
-            .iter()
-            .flat_map(|offset| offset.to_le_bytes())
-            .chain(self.labels.iter().flat_map(|label| label.to_le_bytes()))
-            .chain(self.sizes.iter().flatten().flat_map(|side| side.to_le_bytes()))
-            .collect();
-        self.write(&tail)?;
-
-        let arena = pixel_bytes + padding;
-        let offsets_end = arena + 8 * (num_images as u64 + 1);
-        let labels_end = offsets_end + 8 * num_images as u64;
-        let sizes_end = labels_end + 8 * num_images as u64;
-        let header = json!({
-            "__metadata__": { "format": "simsiam-pipe dataset", "version": FORMAT.to_string() },
-            "pixels": { "dtype": "U8", "shape": [arena], "data_offsets": [0, arena] },
-            "offsets": { "dtype": "U64", "shape": [num_images + 1], "data_offsets": [arena, offsets_end] },
-            "labels": { "dtype": "I64", "shape": [num_images], "data_offsets": [offsets_end, labels_end] },
-            "sizes": { "dtype": "U32", "shape": [num_images, 2], "data_offsets": [labels_end, sizes_end] },
+    pub fn finish(self, skipped: Vec<SkippedFile>) -> Result<DatasetCard, DataError> {
+        let damaged = self.dir.clone();
+        self.finish_taken(skipped)?.ok_or_else(|| DataError::Artifact {
+            path: damaged,
+            message: "images were taken from a dataset that is damaged".into(),
         })
-        .to_string();
-        let mut front = [b' '; HEADER_BYTES];
-        front[..8].copy_from_slice(&((HEADER_BYTES - 8) as u64).to_le_bytes());
-        front[8..8 + header.len()].copy_from_slice(header.as_bytes());
-        let io_error = |source| DataError::Io { action: "write", path: self.path.clone(), source };
-        self.file.seek(SeekFrom::Start(0)).map_err(io_error)?;
-        self.file.write_all(&front).map_err(io_error)?;
-        self.file.flush().map_err(io_error)?;
-
-        let card = self.card(skipped);
-        let card_path = self.path.with_file_name(CARD_FILE);
-        let mut text = serde_json::to_string_pretty(&card).map_err(|error| DataError::Io {
-            action: "write",
-            path: card_path.clone(),
-            source: error.into(),
-        })?;
-        text.push('\n');
-        std::fs::write(&card_path, text).map_err(|source| DataError::Io {
-            action: "write",
-            path: card_path,
-            source,
-        })?;
-        Ok(card)
     }
 
-    fn card(&mut self, skipped: Vec<SkippedFile>) -> DatasetCard {
-        let num_values = self.offsets.last().copied().unwrap_or(0) / 3;
-        let count = (num_values.max(1)) as f64;
+    /// As [`Self::finish`]; `None` where what was read of the earlier dataset is not whole.
+    ///
+    /// # Errors
+    /// When the disk is full or the like.
+    pub(super) fn finish_taken(mut self, skipped: Vec<SkippedFile>) -> Result<Option<DatasetCard>, DataError> {
+        if !self.end_run()? {
+            return Ok(None);
+        }
+        let num_images = self.sizes.len();
+        self.firsts.push(num_images as u64);
+        let write = |name: &str, bytes: &[u8]| {
+            let path = self.dir.join(name);
+            fs::write(&path, bytes).map_err(|source| DataError::Io { action: "write", path, source })
+        };
+        let failed = |error: String| DataError::Io {
+            action: "write",
+            path: self.dir.clone(),
+            source: std::io::Error::other(error),
+        };
+
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let runs: Vec<u8> = self.firsts.iter().flat_map(|first| first.to_le_bytes()).collect();
+        let sums: Vec<u8> = self
+            .image_sums
+            .iter()
+            .flat_map(|sums| sums.values.into_iter().chain(sums.squares))
+            .flat_map(u64::to_le_bytes)
+            .collect();
+        let sizes: Vec<u8> = self.sizes.iter().flatten().flat_map(|side| side.to_le_bytes()).collect();
+        let tensors = [
+            ("labels", Dtype::I64, vec![num_images], &labels),
+            ("runs", Dtype::U64, vec![self.firsts.len()], &runs),
+            ("sums", Dtype::U64, vec![num_images, 2, 3], &sums),
+            ("sizes", Dtype::U32, vec![num_images, 2], &sizes),
+        ];
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(|error| failed(error.to_string()))?;
+        // One key only: several have no order.
+        let metadata = [("format".to_owned(), format!("simsiam-pipe dataset {FORMAT}"))].into();
+        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(error.to_string()))?;
+        write(IMAGES_FILE, &bytes)?;
+
+        let card = DatasetCard {
+            format: FORMAT,
+            num_images: num_images as u64,
+            min_size: self.extreme(u32::min),
+            max_size: self.extreme(u32::max),
+            channel_stats: self.channel_stats(),
+            class_names: self.class_names,
+            class_counts: self.class_counts,
+            resize: self.resize,
+            skipped,
+            file_names: self.file_names,
+        };
+        let mut text = serde_json::to_string_pretty(&card).map_err(|error| failed(error.to_string()))?;
+        text.push('\n');
+        write(CARD_FILE, text.as_bytes())?;
+        Ok(Some(card))
+    }
+
+    fn extreme(&self, pick: fn(u32, u32) -> u32) -> [u32; 2] {
+        self.sizes.iter().copied().reduce(|a, b| [pick(a[0], b[0]), pick(a[1], b[1])]).unwrap_or([0, 0])
+    }
+
+    fn channel_stats(&self) -> ChannelStats {
+        let count = (self.num_pixels.max(1)) as f64;
         let mean = self.sums.values.map(|sum| sum as f64 / count / 255.0);
         let std = std::array::from_fn(|channel| {
             let square = self.sums.squares[channel] as f64 / count / (255.0 * 255.0);
             (square - mean[channel] * mean[channel]).max(0.0).sqrt()
         });
-        let extreme = |pick: fn(u32, u32) -> u32| {
-            self.sizes.iter().copied().reduce(|a, b| [pick(a[0], b[0]), pick(a[1], b[1])]).unwrap_or([0, 0])
-        };
-        DatasetCard {
-            format: FORMAT,
-            num_images: self.sizes.len() as u64,
-            min_size: extreme(u32::min),
-            max_size: extreme(u32::max),
-            channel_stats: ChannelStats { mean, std },
-            class_names: std::mem::take(&mut self.class_names),
-            class_counts: std::mem::take(&mut self.class_counts),
-            resize: self.resize,
-            skipped,
-            file_names: std::mem::take(&mut self.file_names),
-        }
+        ChannelStats { mean, std }
     }
 }

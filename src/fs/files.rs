@@ -5,13 +5,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 pub use super::tree::remove_dir_all;
-use super::{FsError, fault, shared::share_like_parent, temporary};
+use super::{FileStat, FsError, ReplacingFile, fault, shared::share_like_parent, temporary};
 use crate::digest::Digest;
 
 /// Files up to this size are hashed from one read.
@@ -98,16 +98,12 @@ pub fn write_atomic_unsynced(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 }
 
 fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let (mut file, temp) = temporary::create_file(path)?;
-    let written = fault::change()
-        .and_then(|()| file.write_all(bytes))
-        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
-        .and_then(|()| fault::change())
-        .and_then(|()| fs::rename(&temp, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temp);
+    let mut file = ReplacingFile::for_path(path)?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync()?;
     }
-    written
+    file.persist()
 }
 
 /// Writes a new file and waits until it is on disk. Refuses to overwrite.
@@ -208,13 +204,20 @@ pub fn is_writable_dir(path: &Path) -> bool {
     writable
 }
 
+/// What `stat` says of a file; of a link itself.
+///
+/// # Errors
+/// When it is not there or not readable.
+pub fn stat(path: &Path) -> Result<FileStat, FsError> {
+    fs::symlink_metadata(path).map(|meta| FileStat::of(&meta)).map_err(FsError::at("read", path))
+}
+
 /// Size in bytes and time of last change in nanoseconds since 1970.
 ///
 /// # Errors
 /// When the file is not there or not readable.
 pub fn size_and_mtime(path: &Path) -> Result<(u64, i64), FsError> {
-    let meta = fs::symlink_metadata(path).map_err(FsError::at("read", path))?;
-    Ok((meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec()))
+    stat(path).map(|stat| (stat.size, stat.mtime_ns))
 }
 
 /// Sets the time of last change, in nanoseconds since 1970.
@@ -272,21 +275,21 @@ pub fn digest_file(path: &Path) -> Result<Digest, FsError> {
     }
 }
 
-/// As [`digest_file`] for a file that had `size` bytes a moment ago. Makes as few calls to the system as can be, which
-/// are most of the work where files are small and many; `buffer` is used again.
+/// As [`digest_file`] for an open file at `path` that had `size` bytes a moment ago. Makes as few calls to the system as
+/// can be, which are most of the work where files are small and many; `buffer` is used again.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn digest_file_of(path: &Path, size: u64, buffer: &mut Vec<u8>) -> Result<Digest, FsError> {
+pub fn digest_open_file(mut file: File, path: &Path, size: u64, buffer: &mut Vec<u8>) -> Result<Digest, FsError> {
     if size <= SMALL_FILE {
         // Room for a byte more: who gets all and no more has seen the end.
         let room = size as usize + 1;
         buffer.resize(buffer.len().max(room), 0);
-        let mut file = File::open(path).map_err(FsError::at("read", path))?;
         if file.read(&mut buffer[..room]).is_ok_and(|len| len as u64 == size) {
             return Ok(Digest::of(&buffer[..size as usize]));
         }
     }
+    drop(file);
     digest_file(path)
 }
 
@@ -407,7 +410,8 @@ mod tests {
             // Whatever size it was said to have, and whatever lies in the buffer.
             for size in [len, len + 3, len.saturating_sub(1), 0] {
                 let mut buffer = vec![9; 5];
-                let digest = digest_file_of(&path, size as u64, &mut buffer).unwrap();
+                let file = File::open(&path).unwrap();
+                let digest = digest_open_file(file, &path, size as u64, &mut buffer).unwrap();
                 assert_eq!(digest, Digest::of(&bytes), "length {len}, said to be {size}");
             }
         }

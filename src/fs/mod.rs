@@ -4,6 +4,7 @@
 
 mod fault;
 pub mod files;
+mod folder;
 pub mod fs_error;
 pub mod lock;
 pub mod shared;
@@ -12,7 +13,8 @@ mod temporary;
 pub mod tree;
 pub mod walk;
 
+pub use folder::{Folder, Found};
 pub use fs_error::FsError;
 pub use lock::{LockFile, LockHolder};
-pub use temporary::{TemporaryDir, sweep_temporaries};
-pub use walk::{FileStat, Ignore, WalkedFile, walk};
+pub use temporary::{ReplacingFile, TemporaryDir, sweep_temporaries};
+pub use walk::{FileStat, Ignore, SubFolder, WalkedFile, walk, walk_folders};

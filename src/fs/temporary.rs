@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -32,18 +32,86 @@ fn has_name(file: &File, path: &Path) -> bool {
     file.metadata().is_ok_and(|ours| fs::symlink_metadata(path).is_ok_and(|named| named.ino() == ours.ino()))
 }
 
-/// A new file that will replace `path`. Locked while it is open.
-pub(super) fn create_file(path: &Path) -> io::Result<(File, PathBuf)> {
-    loop {
-        let temp = name_beside(path);
+/// A file that takes the place of another by one rename, or else is gone. Locked while it is open.
+#[derive(Debug)]
+pub struct ReplacingFile {
+    path: PathBuf,
+    temp: PathBuf,
+    file: File,
+}
+
+impl ReplacingFile {
+    /// Makes a file that will replace `path`; it can be read as well.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn for_path(path: &Path) -> io::Result<Self> {
+        loop {
+            let temp = name_beside(path);
+            fault::change()?;
+            let file = File::options().read(true).write(true).create_new(true).open(&temp)?;
+            // Waits for a sweeper that was quicker, whose work the next line sees. Where a file system has no locks,
+            // nobody can sweep either.
+            let _ = file.lock();
+            if has_name(&file, &temp) {
+                let made = Self { path: path.to_path_buf(), temp, file };
+                share_like_parent(&made.temp)?;
+                return Ok(made);
+            }
+        }
+    }
+
+    /// Reads back what was written.
+    ///
+    /// # Errors
+    /// When so much is not there.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    /// Writes over what was written.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         fault::change()?;
-        let file = File::create_new(&temp)?;
-        // Waits for a sweeper that was quicker, whose work the next line sees. Where a file system has no locks, nobody
-        // can sweep either.
-        let _ = file.lock();
-        if has_name(&file, &temp) {
-            share_like_parent(&temp)?;
-            return Ok((file, temp));
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Waits until its bytes are on disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// When that fails; nothing is left then.
+    pub fn persist(mut self) -> io::Result<()> {
+        fault::change().and_then(|()| fs::rename(&self.temp, &self.path))?;
+        self.temp = PathBuf::new();
+        Ok(())
+    }
+}
+
+impl io::Write for ReplacingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fault::change()?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for ReplacingFile {
+    fn drop(&mut self) {
+        if self.temp != Path::new("") {
+            let _ = fs::remove_file(&self.temp);
         }
     }
 }
@@ -149,14 +217,14 @@ mod tests {
     fn only_what_nobody_holds_is_swept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        let (held, held_path) = create_file(&path).unwrap();
-        let (left, left_path) = create_file(&path).unwrap();
+        let held = ReplacingFile::for_path(&path).unwrap();
+        let left = name_beside(&path);
+        fs::write(&left, "").unwrap();
         let held_dir = TemporaryDir::for_path(&path).unwrap();
-        drop(left);
         fs::write(dir.path().join(".mine.tmp"), "").unwrap();
         std::os::unix::fs::symlink("young", name_beside(&path)).unwrap();
         sweep_temporaries(dir.path());
-        assert!(held_path.exists() && !left_path.exists() && held_dir.path().exists());
+        assert!(held.temp.exists() && !left.exists() && held_dir.path().exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
         drop((held, held_dir));
         sweep_temporaries(dir.path());

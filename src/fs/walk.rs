@@ -1,19 +1,18 @@
-//! Every file below a folder, sorted, with what `stat` says about it.
+//! Every file below a folder, with what `stat` says about it: folder by folder, several at a time.
 
 use std::{
-    fs::{self, DirEntry, Metadata},
-    io,
-    os::unix::{
-        ffi::{OsStrExt as _, OsStringExt as _},
-        fs::{DirEntryExt as _, MetadataExt as _},
-    },
+    fs::{self, Metadata},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::FsError;
+use super::{
+    FsError,
+    folder::{Folder, Found},
+};
 
 /// What tells that a file has not been touched.
 #[repr(C)]
@@ -54,7 +53,7 @@ pub enum Ignore {
 }
 
 impl Ignore {
-    fn skips(self, name: &[u8]) -> bool {
+    pub(super) fn skips(self, name: &[u8]) -> bool {
         self == Self::HiddenAndDesktopFiles
             && (name.starts_with(b".") || name == b"Thumbs.db" || name == b"desktop.ini")
     }
@@ -88,110 +87,74 @@ pub fn walk(root: &Path, ignore: Ignore) -> Result<Vec<WalkedFile>, FsError> {
     if !meta.is_dir() {
         return Ok(vec![WalkedFile { name: vec![], stat: FileStat::of(&meta), dangling: None }]);
     }
-    let mut files = walk_dir(root, &[], &[(meta.dev(), meta.ino())], ignore)?;
-    // Nearly sorted already, which this kind of sorting makes use of.
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
-}
-
-enum Found {
-    File(WalkedFile),
-    Dir { name: Vec<u8>, identity: (u64, u64) },
-    Other,
-}
-
-fn walk_dir(path: &Path, prefix: &[u8], ancestors: &[(u64, u64)], ignore: Ignore) -> Result<Vec<WalkedFile>, FsError> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(path).map_err(FsError::at("read", path))? {
-        let entry = entry.map_err(FsError::at("read", path))?;
-        let name = entry.file_name();
-        if !ignore.skips(name.as_bytes()) {
-            entries.push((entry, name));
-        }
-    }
-    // A folder lists its files in the order of a hash; on the disk and in the system's memory they lie by their number.
-    entries.sort_unstable_by_key(|(entry, _)| entry.ino());
-    let found = entries
-        .par_iter()
-        .with_min_len(128)
-        .map(|(entry, name)| {
-            let mut full = Vec::with_capacity(prefix.len() + 1 + name.len());
-            if !prefix.is_empty() {
-                full.extend_from_slice(prefix);
-                full.push(b'/');
+    let folders = walk_folders(root, ignore, &|folder| {
+        let found = (0..folder.len())
+            .into_par_iter()
+            .with_min_len(128)
+            .map(|idx| folder.look(idx))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (mut files, mut below) = (Vec::new(), Vec::new());
+        for (idx, item) in found.into_iter().enumerate() {
+            match item {
+                Found::File { stat, dangling } => {
+                    let name = [folder.key(), folder.name(idx)].concat();
+                    files.push(WalkedFile { name, stat, dangling });
+                }
+                Found::Folder { identity } => below.push(SubFolder { idx, identity }),
+                Found::Nothing => {}
             }
-            full.extend_from_slice(name.as_bytes());
-            find(entry, full)
-        })
-        .collect::<Result<Vec<_>, FsError>>()?;
-
-    // Each keeps the folder open.
-    drop(entries);
-    let mut files = Vec::with_capacity(found.len());
-    let mut dirs = Vec::new();
-    for item in found {
-        match item {
-            Found::File(file) => files.push(file),
-            Found::Dir { name, identity } if !ancestors.contains(&identity) => dirs.push((name, identity)),
-            Found::Dir { .. } | Found::Other => {}
         }
-    }
-    dirs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    let below = dirs
-        .par_iter()
-        .map(|(name, identity)| {
-            let own = &name[if prefix.is_empty() { 0 } else { prefix.len() + 1 }..];
-            let mut ancestors = ancestors.to_vec();
-            ancestors.push(*identity);
-            walk_dir(&path.join(std::ffi::OsStr::from_bytes(own)), name, &ancestors, ignore)
-        })
-        .collect::<Result<Vec<_>, FsError>>()?;
+        Ok((files, below))
+    })?;
+    let mut files = folders.concat();
     files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    files.reserve_exact(below.iter().map(Vec::len).sum());
-    for mut below in below {
-        files.append(&mut below);
-    }
     Ok(files)
 }
 
-fn find(entry: &DirEntry, name: Vec<u8>) -> Result<Found, FsError> {
-    // What is no link is asked for by its name in the open folder: with the whole path the system would walk down from
-    // the root for each file.
-    if entry.file_type().is_ok_and(|kind| !kind.is_symlink()) {
-        return match entry.metadata() {
-            Ok(meta) if !meta.is_symlink() => Ok(found(&meta, name)),
-            Ok(_) => find_by_path(&entry.path(), name),
-            // Removed since the folder was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Other),
-            Err(error) => Err(FsError::at("read", &entry.path())(error)),
-        };
-    }
-    find_by_path(&entry.path(), name)
+/// A folder that was found in another.
+#[derive(Clone, Copy, Debug)]
+pub struct SubFolder {
+    /// Which of the folder's names it has.
+    pub idx: usize,
+    /// Device and number.
+    pub identity: (u64, u64),
 }
 
-fn find_by_path(path: &Path, name: Vec<u8>) -> Result<Found, FsError> {
-    let meta = match fs::metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ELOOP) => {
-            // Removed since the folder was listed, or a link that leads nowhere.
-            let Ok(target) = fs::read_link(path) else { return Ok(Found::Other) };
-            let meta = fs::symlink_metadata(path).map_err(FsError::at("read", path))?;
-            let dangling = Some(target.into_os_string().into_vec());
-            return Ok(Found::File(WalkedFile { name, stat: FileStat::of(&meta), dangling }));
-        }
-        Err(error) => return Err(FsError::at("read", path)(error)),
-    };
-    Ok(found(&meta, name))
+/// Calls `visit` for the folder `root` and all below, several at a time, and returns what it said to each. `visit`
+/// also says which of the names are folders; one that leads back up is not entered again.
+///
+/// # Errors
+/// When a folder cannot be read, or `visit` fails.
+pub fn walk_folders<T: Send>(
+    root: &Path,
+    ignore: Ignore,
+    visit: &(impl Fn(&Folder) -> Result<(T, Vec<SubFolder>), FsError> + Sync),
+) -> Result<Vec<T>, FsError> {
+    let meta = fs::metadata(root).map_err(FsError::at("read", root))?;
+    descend(root.to_path_buf(), Vec::new(), &[(meta.dev(), meta.ino())], ignore, visit)
 }
 
-fn found(meta: &Metadata, name: Vec<u8>) -> Found {
-    if meta.is_file() {
-        Found::File(WalkedFile { name, stat: FileStat::of(meta), dangling: None })
-    } else if meta.is_dir() {
-        Found::Dir { name, identity: (meta.dev(), meta.ino()) }
-    } else {
-        Found::Other
-    }
+fn descend<T: Send>(
+    path: PathBuf,
+    key: Vec<u8>,
+    ancestors: &[(u64, u64)],
+    ignore: Ignore,
+    visit: &(impl Fn(&Folder) -> Result<(T, Vec<SubFolder>), FsError> + Sync),
+) -> Result<Vec<T>, FsError> {
+    let folder = Folder::open(path, key, ignore)?;
+    let (own, below) = visit(&folder)?;
+    let below: Vec<_> = below
+        .into_iter()
+        .filter(|sub| !ancestors.contains(&sub.identity))
+        .map(|sub| (folder.path_of(sub.idx), [folder.key(), folder.name(sub.idx), b"/"].concat(), sub.identity))
+        .collect();
+    // Neither the open folder nor its names are needed any more.
+    drop(folder);
+    let below = below
+        .into_par_iter()
+        .map(|(path, key, identity)| descend(path, key, &[ancestors, &[identity]].concat(), ignore, visit))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(std::iter::once(own).chain(below.into_iter().flatten()).collect())
 }
 
 #[cfg(test)]

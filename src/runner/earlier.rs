@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use crate::{
-    cache::{CacheEntry, Manifest, Store, source_index::file_digests},
+    cache::{CacheEntry, CacheError, Manifest, Store, tree_diff::file_digests},
     config::{Pipeline, Stage},
     digest::Digest,
-    fingerprint::StageFingerprint,
-    stage::earlier::{Earlier, SourceFiles, StoredFolder, treatment},
+    fingerprint::{StageFingerprint, canonical::to_canonical_json},
+    stage::earlier::{Earlier, SourceFiles, StoredFolder, Treatment, treatment},
 };
 
 /// The newest artifact that treats an image as `fingerprint` does; one of the same stage comes before all others.
@@ -18,14 +20,8 @@ pub(super) fn find_earlier(
     stage: &Stage,
     fingerprint: &StageFingerprint,
 ) -> Option<Earlier> {
-    treatment(fingerprint.kind, &fingerprint.config)?;
-    let mut entries: Vec<CacheEntry> = store
-        .fingerprints()
-        .ok()?
-        .iter()
-        .filter_map(|digest| store.entry(digest).ok().flatten())
-        .filter(|entry| treats_alike(&entry.fingerprint, fingerprint))
-        .collect();
+    let mut entries: Vec<CacheEntry> =
+        store.alike(&key(fingerprint)?).iter().filter_map(|digest| store.entry(digest).ok().flatten()).collect();
     entries.sort_by_key(|entry| {
         let provenance = &entry.provenance;
         (provenance.stage == stage.name && provenance.pipeline == pipeline.name, provenance.created)
@@ -33,17 +29,21 @@ pub(super) fn find_earlier(
     entries.iter().rev().find_map(|entry| open(store, entry, fingerprint))
 }
 
-fn treats_alike(old: &StageFingerprint, new: &StageFingerprint) -> bool {
-    let of_code = |fingerprint: &StageFingerprint| {
-        (fingerprint.version, fingerprint.kind, fingerprint.implementation_revision, fingerprint.seed)
-    };
-    if of_code(old) != of_code(new) {
-        return false;
-    }
-    match (treatment(old.kind, &old.config), treatment(new.kind, &new.config)) {
-        (Some(a), Some(b)) => a == b && a.inputs.iter().all(|name| old.inputs.get(*name) == new.inputs.get(*name)),
-        _ => false,
-    }
+/// Keeps that a stage is done, for those that will look for it.
+///
+/// # Errors
+/// When the cache cannot be written.
+pub(super) fn remember(store: &Store, fingerprint: &StageFingerprint, digest: &Digest) -> Result<(), CacheError> {
+    key(fingerprint).map_or(Ok(()), |key| store.note_alike(&key, digest))
+}
+
+/// The same for all stages that treat a single image alike; `None` for kinds that take nothing from earlier artifacts.
+fn key(fingerprint: &StageFingerprint) -> Option<Digest> {
+    let StageFingerprint { version, kind, implementation_revision, config, inputs, seed, .. } = fingerprint;
+    let Treatment { parameters, inputs: names } = treatment(*kind, config)?;
+    let inputs: Vec<_> = names.iter().map(|name| (name, inputs.get(*name))).collect();
+    let record = json!([version, kind.name(), implementation_revision, seed, parameters, inputs]);
+    Some(Digest::of(to_canonical_json(&record).as_bytes()))
 }
 
 fn open(store: &Store, entry: &CacheEntry, now: &StageFingerprint) -> Option<Earlier> {
@@ -68,7 +68,7 @@ fn open(store: &Store, entry: &CacheEntry, now: &StageFingerprint) -> Option<Ear
 /// An artifact that stays where it is until the process ends.
 fn stored(store: &Store, artifact: &Digest) -> Option<StoredFolder> {
     let manifest: Manifest = store.manifest(artifact).ok()?;
-    if manifest.artifact != *artifact || !store.pin(artifact).ok()? {
+    if manifest.artifact != *artifact || !store.pin(artifact).ok()? || store.damage(artifact).ok()?.is_some() {
         return None;
     }
     let files = manifest.files.into_iter().map(|(name, file)| (name, file.digest)).collect();

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::OnceLock, time::Instant};
 use super::{
     Cancel, Plan, RunEvent, RunObserver, RunnerError, Selection, StageExecutor,
     event::{Metrics, Outcome},
+    links,
     planner::Planner,
     runner_error::{StageFailure, chain},
     stage_run::Walk,
@@ -86,7 +87,8 @@ impl Runner<'_> {
         let planner = self.planner(pipeline, &lockfile, &sources, options);
         let selected = options.selection.apply(pipeline)?;
         let decisions = planner.plan(&selected)?;
-        Ok(Plan::new(&pipeline.name, decisions.into_iter().map(|decision| decision.planned).collect()))
+        let stages = decisions.into_iter().map(|decision| decision.planned).collect();
+        Ok(Plan::new(pipeline, stages, options.jobs))
     }
 
     pub(super) fn planner<'b>(
@@ -152,7 +154,15 @@ impl Runner<'_> {
         for (summary, entry) in done.values() {
             lockfile.record(&summary.stage, summary.fingerprint, entry);
         }
-        lockfile.stages.retain(|name, _| pipeline.stage(name).is_some());
+        lockfile.stages.retain(|name, _| {
+            let stays = pipeline.stage(name).is_some();
+            if !stays {
+                // Of stages that this pipeline had: another file may give its pipeline the same name.
+                let removed = links::remove_link(self.project, &pipeline.name, name);
+                self.warn_if(removed.map(drop), "the link of a stage that is no longer there was not removed");
+            }
+            stays
+        });
         if !lockfile.stages.is_empty() || files::exists(&lockfile_path) {
             self.warn_if(lockfile.save(&lockfile_path).map(drop), "the lockfile was not updated");
         }

@@ -39,6 +39,20 @@ pub fn link_artifact(
     Ok(moved)
 }
 
+/// Removes the link of a stage that its pipeline no longer has. What sits there and is no such link stays. Returns
+/// whether there was one.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_link(project: &Project, pipeline: &str, stage: &str) -> Result<bool, FsError> {
+    let link = project.run_link(pipeline, stage);
+    let ours = files::read_link(&link).is_some_and(|target| digest_of_link(&target).is_some());
+    if ours {
+        files::remove_file(&link)?;
+    }
+    Ok(ours)
+}
+
 /// The artifact that a link of ours points at, judged by its text.
 pub fn digest_of_link(target: &Path) -> Option<Digest> {
     let digest: Digest = target.file_name()?.to_str()?.parse().ok()?;
@@ -85,7 +99,9 @@ mod tests {
         assert_eq!(link_artifact(&project, "p", "s", &object("two")).unwrap(), None);
         assert_eq!(link.canonicalize().unwrap(), object("two"));
 
+        assert!(remove_link(&project, "p", "s").unwrap() && !remove_link(&project, "p", "s").unwrap());
         files::replace_symlink(&link, Path::new("/etc")).unwrap();
+        assert!(!remove_link(&project, "p", "s").unwrap() && files::exists(&link));
         assert!(link_artifact(&project, "p", "s", &object("two")).unwrap().is_some());
     }
 }

@@ -1,12 +1,14 @@
 //! What will become of each stage, and why: pure decisions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::event::Metrics;
+use super::{event::Metrics, planner::parents};
 use crate::{
     cache::{CacheEntry, CacheStatus},
-    config::{Place, Stage},
+    config::{Pipeline, Place, Stage},
     digest::Digest,
     fingerprint::{
         FieldChange, StageFingerprint,
@@ -36,6 +38,10 @@ pub struct Cost {
     pub without_estimate: usize,
     /// Seconds of the others, one after the other.
     pub seconds: f64,
+    /// How many stages may run at a time.
+    pub jobs: usize,
+    /// Seconds until all are done, with so many at a time that do not slow each other down.
+    pub elapsed_seconds: f64,
     /// Most memory that one of them held, in bytes.
     pub peak_memory_bytes: u64,
     /// Bytes of their artifacts.
@@ -76,9 +82,10 @@ impl Estimate {
 }
 
 impl Plan {
-    /// A plan with its cost.
-    pub fn new(pipeline: &str, stages: Vec<PlannedStage>) -> Self {
-        let mut cost = Cost::default();
+    /// A plan with its cost, if `jobs` stages may run at a time.
+    pub fn new(pipeline: &Pipeline, stages: Vec<PlannedStage>, jobs: usize) -> Self {
+        let jobs = jobs.max(1);
+        let mut cost = Cost { jobs, elapsed_seconds: elapsed_seconds(pipeline, &stages, jobs), ..Cost::default() };
         for stage in stages.iter().filter(|stage| !stage.verdict.is_hit()) {
             cost.stages += 1;
             let Some(estimate) = &stage.estimate else {
@@ -89,7 +96,47 @@ impl Plan {
             cost.peak_memory_bytes = cost.peak_memory_bytes.max(estimate.peak_memory_bytes.unwrap_or(0));
             cost.disk_bytes += estimate.disk_bytes;
         }
-        Self { pipeline: pipeline.to_owned(), stages, cost }
+        Self { pipeline: pipeline.name.clone(), stages, cost }
+    }
+}
+
+/// When the last stage is done if each that runs takes as long as it is estimated to, and the others no time. Stages
+/// start in the order in which a run starts them.
+fn elapsed_seconds(pipeline: &Pipeline, stages: &[PlannedStage], jobs: usize) -> f64 {
+    let seconds = |stage: &PlannedStage| match &stage.estimate {
+        Some(estimate) if !stage.verdict.is_hit() => estimate.seconds,
+        _ => 0.0,
+    };
+    let places: BTreeMap<&str, usize> =
+        stages.iter().enumerate().map(|(idx, stage)| (stage.stage.as_str(), idx)).collect();
+    let mut waits_for = vec![0; stages.len()];
+    let mut followers: Vec<Vec<usize>> = vec![vec![]; stages.len()];
+    for stage in &pipeline.stages {
+        let Some(&idx) = places.get(stage.name.as_str()) else { continue };
+        for parent in parents(stage).into_iter().filter_map(|name| places.get(name)) {
+            waits_for[idx] += 1;
+            followers[*parent].push(idx);
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..stages.len()).filter(|&idx| waits_for[idx] == 0).collect();
+    let mut running: Vec<(f64, usize)> = Vec::new();
+    let mut now = 0.0;
+    loop {
+        while running.len() < jobs
+            && let Some(next) = ready.pop_first()
+        {
+            running.push((now + seconds(&stages[next]), next));
+        }
+        let first = (0..running.len()).min_by(|a, b| running[*a].0.total_cmp(&running[*b].0));
+        let Some(first) = first else { return now };
+        let (end, done) = running.remove(first);
+        now = end;
+        for &follower in &followers[done] {
+            waits_for[follower] -= 1;
+            if waits_for[follower] == 0 {
+                ready.insert(follower);
+            }
+        }
     }
 }
 
@@ -242,8 +289,6 @@ pub fn place_of(stage: &Stage, key: &str) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
@@ -324,6 +369,49 @@ mod tests {
         assert_eq!((changes.len(), changes[0].key.as_str()), (1, "with.epochs"));
         let damaged = CacheStatus::Damaged { entry: None, message: "gone".into(), edited: false };
         assert_eq!(reason(&damaged, None, None), Reason::Damaged { message: "gone".into() });
+    }
+
+    #[test]
+    fn stages_side_by_side_end_when_a_run_would_end_them() {
+        // a (4 s) before b (1 s) and c (2 s), d (3 s) alone, e, which is cached, after all.
+        let stages = [("a", "", 4.0), ("b", "a", 1.0), ("c", "a", 2.0), ("d", "", 3.0), ("e", "b c d", 9.0)];
+        let config = CommandConfig { run: vec![], outputs: vec![], sources: vec![], env: BTreeMap::new() };
+        let pipeline = Pipeline {
+            name: "p".into(),
+            stages: stages
+                .iter()
+                .map(|(name, needs, _)| Stage {
+                    name: (*name).into(),
+                    config: StageConfig::Command(config.clone()),
+                    inputs: [("x".to_owned(), needs.split_whitespace().map(str::to_owned).collect())].into(),
+                    seed: 0,
+                    places: BTreeMap::new(),
+                })
+                .collect(),
+            seed: 0,
+            path: "p.yaml".into(),
+        };
+        let planned = stages.map(|(name, _, seconds)| PlannedStage {
+            stage: name.into(),
+            uses: StageKind::Command,
+            verdict: match name {
+                "e" => Verdict::Hit { artifact: Digest::of(b"e"), metrics: BTreeMap::new() },
+                _ => Verdict::Run { reason: Reason::NeverRan },
+            },
+            fingerprint: None,
+            last_seconds: None,
+            estimate: Some(Estimate {
+                stage: name.into(),
+                made: Timestamp::default(),
+                device: "cpu".into(),
+                seconds,
+                peak_memory_bytes: None,
+                disk_bytes: 0,
+            }),
+        });
+        let cost = |jobs| Plan::new(&pipeline, planned.to_vec(), jobs).cost;
+        assert_eq!([0, 1, 2, 3, 9].map(|jobs| cost(jobs).elapsed_seconds), [10.0, 10.0, 6.0, 6.0, 6.0]);
+        assert_eq!((cost(2).seconds, cost(0).jobs, cost(2).stages), (10.0, 1, 4));
     }
 
     #[test]

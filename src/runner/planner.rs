@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    PlannedStage, RunnerError, Verdict,
+    PlannedStage, Reason, RunnerError, Verdict,
     past_runs::PastRuns,
     plan::{Estimate, Findings, decide, place_of},
     runner_error::SourceProblem,
@@ -122,7 +122,11 @@ impl Planner<'_> {
                 changes
             });
             let changes = changes.unwrap_or_default();
-            let mut verdict = Verdict::Unknown { waits_for, changes };
+            let mut verdict = if forced || self.no_cache {
+                Verdict::Run { reason: Reason::Forced }
+            } else {
+                Verdict::Unknown { waits_for, changes }
+            };
             if let Some(entry) = &previous {
                 self.name_changed_files(&mut verdict, &entry.fingerprint, &own);
             }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     RunEvent, RunOptions, Runner, RunnerError, StageJob, Verdict,
-    earlier::find_earlier,
+    earlier::{self, find_earlier},
     event::{Holder, Metrics},
     execute::StageSummary,
     links,
@@ -197,7 +197,10 @@ impl Walk<'_> {
         };
         let config_yaml = render_resolved(stage).map_err(|error| Box::new(RunnerError::Parameters(error)))?;
         let aside = links::aside_path(&self.runner.project.run_link(&self.pipeline.name, &stage.name));
-        let (entry, moved) = workspace.save(fingerprint, &config_yaml, metrics, provenance, &aside)?;
+        let taken_from = job.earlier.as_ref().map(|earlier| earlier.artifact.dir.as_path());
+        let (entry, moved) = workspace.save(fingerprint, &config_yaml, metrics, provenance, taken_from, &aside)?;
+        // Who looks for it later and does not find it does more work, nothing worse.
+        let _ = earlier::remember(store, &entry.fingerprint, &digest);
         if moved {
             self.tell_moved(stage, &aside);
         }

@@ -148,18 +148,20 @@ fn window(value: &str, same: usize) -> String {
     format!("{head}{part}{tail}")
 }
 
+/// `2 changes since the last run`.
+pub fn num_changes(changes: &[FieldChange]) -> String {
+    match changes.len() {
+        1 => "1 change since the last run".to_owned(),
+        count => format!("{count} changes since the last run"),
+    }
+}
+
 /// Why a stage must run: a headline, then one line for each change.
 pub fn reason(reason: &Reason) -> (String, Vec<String>) {
     let none = vec![];
     match reason {
         Reason::NeverRan => ("it has never run".into(), none),
-        Reason::Changed { changes } => {
-            let headline = match changes.len() {
-                1 => "1 change since the last run".to_owned(),
-                count => format!("{count} changes since the last run"),
-            };
-            (headline, changes.iter().map(change).collect())
-        }
+        Reason::Changed { changes } => (num_changes(changes), changes.iter().map(change).collect()),
         Reason::ChangedUnknown { locked } => (
             "something changed since the lockfile was written".into(),
             vec![format!("the record of {} is not in this cache, so it cannot be said what", locked.short())],

@@ -1,14 +1,17 @@
 //! What a stage may take from an artifact that was made earlier, so that it works on what is new only.
 //!
 //! A stage stays a function of parameters, inputs and seed: what is taken are results for single images that the same
-//! parameters and the same bytes would give again. They are read in full and compared with their digests first, and
-//! whoever finds them damaged works as if there were none.
+//! parameters and the same bytes would give again. The files of an earlier artifact have the sizes and times that they
+//! were stored with. A file that becomes part of the new artifact as it is keeps its digest with its bytes; what is
+//! copied out of one is compared with a digest or sum first, and whoever finds it damaged works as if there were
+//! none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -31,11 +34,16 @@ pub struct StoredFolder {
 impl StoredFolder {
     /// Whether the named files are what they were when they were stored, to the byte.
     pub fn is_whole(&self, names: &[&str]) -> bool {
-        names.iter().all(|name| {
-            self.files
-                .get(*name)
-                .is_some_and(|digest| files::digest_file(&self.dir.join(name)).is_ok_and(|found| found == *digest))
-        })
+        names.iter().all(|name| self.files.get(*name).is_some_and(|digest| self.has(name, digest)))
+    }
+
+    /// Whether all files are.
+    pub fn is_all_whole(&self) -> bool {
+        self.files.par_iter().all(|(name, digest)| self.has(name, digest))
+    }
+
+    fn has(&self, name: &str, digest: &Digest) -> bool {
+        files::digest_file(&self.dir.join(name)).is_ok_and(|found| found == *digest)
     }
 }
 
@@ -137,7 +145,9 @@ mod tests {
         let files = [("a".to_owned(), Digest::of(b"bytes")), ("b".to_owned(), Digest::of(b""))].into();
         let folder = StoredFolder { dir: dir.path().to_owned(), files };
         assert!(folder.is_whole(&["a"]));
-        assert!(!folder.is_whole(&["a", "b"]) && !folder.is_whole(&["c"]));
+        assert!(!folder.is_whole(&["a", "b"]) && !folder.is_whole(&["c"]) && !folder.is_all_whole());
+        std::fs::write(dir.path().join("b"), "").unwrap();
+        assert!(folder.is_all_whole());
         std::fs::write(dir.path().join("a"), "Bytes").unwrap();
         assert!(!folder.is_whole(&["a"]));
     }

@@ -6,10 +6,7 @@ use rayon::prelude::*;
 
 use super::earlier::{Earlier, StoredFolder};
 use crate::{
-    data::{
-        Dataset,
-        store_writer::{CARD_FILE, IMAGES_FILE},
-    },
+    data::Dataset,
     digest::Digest,
     eval::embeddings::{self, Embeddings, Representation},
 };
@@ -134,7 +131,7 @@ fn rows_of(
     num_rows: usize,
     place: fn(usize) -> Place,
 ) -> Result<BTreeMap<Digest, Place>, Damaged> {
-    if !folder.is_whole(&[IMAGES_FILE, CARD_FILE]) {
+    if !folder.is_all_whole() {
         return Err(Damaged);
     }
     let dataset = Dataset::open(&folder.dir).map_err(|_| Damaged)?;

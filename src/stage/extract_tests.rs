@@ -247,10 +247,9 @@ fn save_images(dir: &Path, images: &Images) {
 }
 
 fn stored(dir: &Path) -> StoredFolder {
-    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let files = names.map(|name| {
+    let files = crate::fs::tree::entries_below(dir).unwrap().into_iter().map(|name| {
         let digest = Digest::of(&std::fs::read(dir.join(&name)).unwrap());
-        (name, digest)
+        (name.into_os_string().into_string().unwrap(), digest)
     });
     StoredFolder { dir: dir.to_owned(), files: files.collect() }
 }

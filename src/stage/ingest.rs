@@ -10,7 +10,7 @@ use crate::data::{
     store_writer::{CARD_FILE, IMAGES_FILE},
 };
 
-/// Reads the source and leaves `images.safetensors` and `dataset.json`.
+/// Reads the source and leaves `pixels/`, `images.safetensors` and `dataset.json`.
 ///
 /// # Errors
 /// When the source is not as it must be, or reading or writing fails.
@@ -31,7 +31,8 @@ pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
     })
 }
 
-/// What an earlier dataset holds of the folder's images, where there is one and it is whole.
+/// What an earlier dataset holds of the folder's images, where there is one and its tables are whole. Pixels are looked
+/// at when they are taken.
 fn earlier_images(ctx: &StageContext<'_>) -> Option<EarlierImages> {
     let earlier = ctx.earlier?;
     let files = FOLDER_SOURCES.iter().find_map(|source| earlier.sources.get(&format!("source.{source}")))?;

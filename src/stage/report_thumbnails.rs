@@ -2,15 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     path::Path,
 };
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-
 use super::StageError;
-use crate::report::{Summary, build::DatasetInput, pictures::thumbnail};
+use crate::{
+    data::Dataset,
+    report::{Summary, build::DatasetInput, pictures::thumbnail},
+};
 
 /// JPEG files of the images that classifiers were most wrong about, by file name.
 ///
@@ -51,20 +50,13 @@ pub(super) fn mistake_thumbnails(
         if wanted.is_empty() {
             continue;
         }
-        let path = dir.join("images.safetensors");
-        let broken = |message: &str| StageError::Artifact { path: path.clone(), message: message.to_owned() };
-        let io_error = |source| StageError::Io { action: "read", path: path.clone(), source };
-        let file = File::open(&path).map_err(io_error)?;
-        // SAFETY: artifacts are immutable once visible; nothing in this program writes to one.
-        let map = unsafe { Mmap::map(&file) }.map_err(io_error)?;
-        let tensors = SafeTensors::deserialize(&map).map_err(|error| broken(&error.to_string()))?;
+        let store = Dataset::open(dir)?;
         for idx in wanted {
             let Some(name) = dataset.card.file_names.get(idx).filter(|name| !doubtful.contains(name.as_str())) else {
                 continue;
             };
-            let (width, height, rgb) =
-                image_at(&tensors, idx).ok_or_else(|| broken(&format!("image {idx} lies outside of the store")))?;
-            if let Some(jpeg) = thumbnail(width, height, rgb) {
+            let image = store.image(idx);
+            if let Some(jpeg) = thumbnail(image.width, image.height, image.rgb) {
                 thumbnails.insert(name.clone(), jpeg);
             }
         }
@@ -76,19 +68,4 @@ pub(super) fn mistake_thumbnails(
 fn places(names: &[String], files: &[&str]) -> Option<Vec<usize>> {
     let by_name: BTreeMap<&str, usize> = names.iter().enumerate().map(|(idx, name)| (name.as_str(), idx)).collect();
     files.iter().map(|file| by_name.get(file).copied()).collect()
-}
-
-/// Width, height and RGB bytes of an image in a dataset's store.
-fn image_at<'a>(tensors: &SafeTensors<'a>, idx: usize) -> Option<(u32, u32, &'a [u8])> {
-    let typed = |name: &str, dtype: Dtype| tensors.tensor(name).ok().filter(|tensor| tensor.dtype() == dtype);
-    let (pixels, offsets, sizes) =
-        (typed("pixels", Dtype::U8)?, typed("offsets", Dtype::U64)?, typed("sizes", Dtype::U32)?);
-    let offset = |at: usize| usize::try_from(u64::from_le_bytes(bytes_at(&offsets, at)?)).ok();
-    let side = |at: usize| Some(u32::from_le_bytes(bytes_at(&sizes, at)?));
-    let (width, height) = (side(2 * idx)?, side(2 * idx + 1)?);
-    Some((width, height, pixels.data().get(offset(idx)?..offset(idx + 1)?)?))
-}
-
-fn bytes_at<const N: usize>(tensor: &TensorView<'_>, at: usize) -> Option<[u8; N]> {
-    tensor.data().get(at.checked_mul(N)?..(at + 1).checked_mul(N)?)?.try_into().ok()
 }

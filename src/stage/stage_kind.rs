@@ -170,7 +170,7 @@ impl StageKind {
             // 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in one pass, other
             // kernels; the probe records its penalty.
             Self::Pretrain | Self::Fit => 3,
-            // 2: how images were resized is recorded; minimal filtering with stride 2, embeddings come with thumbnails.
+            // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2, embeddings come with thumbnails.
             Self::Ingest | Self::Extract => 2,
             Self::Augment | Self::Report | Self::Command => 1,
         }

@@ -167,3 +167,35 @@ stages:
     assert!(summary.contains("view 3: "), "{summary}");
     project.call(&["audit", "--threads", "2"]).ok();
 }
+
+#[test]
+fn a_plan_says_what_else_changed_in_a_stage_that_waits_and_how_long_several_at_a_time_take() {
+    let project = Project::with_two_stages();
+    project.call(&["run"]).ok();
+    project.put("data/words.txt", "four\n");
+    project.edit("pipelines/words.yaml", "n=$(wc -w", "n=$(wc -c");
+    project
+        .call(&["plan", "--jobs", "2"])
+        .ok()
+        .prints("1 change since the last run, after `words`")
+        .prints("`with.run[2]`")
+        .prints("with 2 at a time)");
+    project.call(&["explain", "count"]).ok().prints("must run: 1 change since the last run, after `words`");
+    let plan = project.call(&["plan", "--jobs", "2", "--json"]).ok();
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    assert_eq!((&plan["cost"]["jobs"], plan["cost"]["seconds"].is_number()), (&serde_json::json!(2), true));
+    assert_eq!(plan["cost"]["elapsed_seconds"], plan["cost"]["seconds"], "one waits for the other");
+
+    // Who is forced runs whatever the stage before gives.
+    let verdicts = |args: &[&str]| {
+        let plan = project.call(&[&["plan", "--json"], args].concat()).ok();
+        let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        plan["stages"].as_array().unwrap().iter().map(|stage| stage["verdict"].as_str().unwrap().to_owned()).collect()
+    };
+    let expected: [(&[&str], [&str; 2]); 3] =
+        [(&[], ["run", "unknown"]), (&["--no-cache"], ["run", "run"]), (&["--force", "count"], ["run", "run"])];
+    for (args, expected) in expected {
+        let found: Vec<String> = verdicts(args);
+        assert_eq!(found, expected, "{args:?}");
+    }
+}

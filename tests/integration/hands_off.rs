@@ -193,3 +193,17 @@ fn entries_name_the_commit_where_there_is_one() {
     let dirty = provenance(&project).iter().filter(|git| git["dirty"] == true && git["commit"] == commit).count();
     assert_eq!(dirty, 2);
 }
+
+#[test]
+fn the_link_of_a_stage_that_is_gone_goes_and_what_is_not_ours_stays() {
+    let project = done();
+    project.put("runs/words/notes.txt", "mine");
+    std::os::unix::fs::symlink("notes.txt", project.path("runs/words/mine")).unwrap();
+    project.edit("pipelines/words.yaml", "\n  count:", "\n  number:");
+    project.call(&["run"]).ok().says("0 ran, 2 restored");
+    assert_eq!(names(&project.path("runs/words")), ["mine", "notes.txt", "number", "words"]);
+    // Another run has nothing to do with that name: it may be anybody's.
+    fs::rename(project.path("runs/words/number"), project.path("runs/words/count")).unwrap();
+    project.call(&["run"]).ok();
+    assert_eq!(names(&project.path("runs/words")), ["count", "mine", "notes.txt", "number", "words"]);
+}

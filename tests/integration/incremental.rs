@@ -1,6 +1,6 @@
 //! New photographs in a folder: only they are read and embedded, and the artifacts are those of a full run.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
 
 use crate::fixture::Project;
 
@@ -90,7 +90,7 @@ fn what_was_damaged_is_not_taken() {
     let project = photos();
     project.call(&["run"]).ok();
     let artifact = fs::canonicalize(project.path("runs/photos/photos")).unwrap();
-    let pixels = artifact.join("images.safetensors");
+    let pixels = artifact.join("pixels/00000.bin");
     // A bit flips on the disk: neither size nor time change.
     let modified = fs::metadata(&pixels).unwrap().modified().unwrap();
     let writable = |path: &std::path::Path| {
@@ -99,7 +99,6 @@ fn what_was_damaged_is_not_taken() {
         permissions.set_readonly(false);
         fs::set_permissions(path, permissions).unwrap();
     };
-    writable(&artifact);
     writable(&pixels);
     let mut bytes = fs::read(&pixels).unwrap();
     bytes[700] ^= 4;
@@ -115,4 +114,97 @@ fn what_was_damaged_is_not_taken() {
     let after = artifacts(&project);
     project.call(&["--cache-dir", "fresh", "run"]).ok();
     assert_eq!(artifacts(&project), after);
+}
+
+const MANY: &str = "\
+version: 1
+name: many
+stages:
+  photos:
+    uses: ingest
+    with: { source: { image_folder: data } }
+";
+
+/// A stage over enough photographs for several files of pixels.
+fn many() -> Project {
+    let project = Project::new().write("pipeline.yaml", MANY);
+    for idx in 0..150_u32 {
+        let path = project.path(&format!("data/{}/{idx:03}.png", ["sea", "wood"][idx as usize % 2]));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::RgbImage::from_fn(6, 5, |x, y| image::Rgb([(idx * 9 + x) as u8, (idx + y * 7) as u8, 3]))
+            .save(path)
+            .unwrap();
+    }
+    project
+}
+
+/// Number and names of each file of pixels of the last run, by name.
+fn pixel_files(project: &Project) -> BTreeMap<String, (u64, u64)> {
+    let list = fs::read_dir(project.path("runs/many/photos/pixels")).unwrap().map(Result::unwrap);
+    list.map(|file| {
+        let meta = file.metadata().unwrap();
+        (file.file_name().into_string().unwrap(), (meta.ino(), meta.nlink()))
+    })
+    .collect()
+}
+
+#[test]
+fn files_that_are_as_before_are_shared_and_both_artifacts_stay_whole() {
+    let project = many();
+    project.call(&["run"]).ok();
+    let before = pixel_files(&project);
+    photo(&project, "wood/149a.png", 7);
+    project.call(&["run"]).ok().says("150 of 151 images are as before, 1 new");
+    let after = pixel_files(&project);
+    let shared = after.values().filter(|(_, names)| *names == 2).count();
+    assert!(after.len() >= 5 && shared + 2 >= after.len(), "{before:?} {after:?}");
+    project.call(&["cache", "verify"]).ok();
+    project.call(&["run"]).ok().says("0 ran");
+
+    // Going back is a hit, and what is deleted does not take what the other needs.
+    fs::remove_file(project.path("data/wood/149a.png")).unwrap();
+    project.call(&["run"]).ok().says("0 ran");
+    project.call(&["cache", "gc"]).ok();
+    let alike = fs::read_dir(project.path(".simsiam-pipe/alike")).unwrap().map(|file| file.unwrap().path());
+    let listed: Vec<String> = alike
+        .flat_map(|path| fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(listed.len(), 1, "one entry is left: {listed:?}");
+    assert!(project.path(&format!(".simsiam-pipe/entries/{}.json", listed[0])).exists());
+    assert!(pixel_files(&project).values().all(|(_, names)| *names == 1));
+    project.call(&["cache", "verify"]).ok();
+    let ours = artifacts(&project);
+    project.call(&["--cache-dir", "fresh", "run"]).ok();
+    assert_eq!(artifacts(&project), ours);
+}
+
+#[test]
+fn an_edit_shows_in_every_artifact_that_shares_the_file() {
+    let project = many();
+    project.call(&["run"]).ok();
+    photo(&project, "wood/149a.png", 7);
+    project.call(&["run"]).ok();
+    let shared = pixel_files(&project).into_iter().find(|(_, (_, names))| *names == 2).unwrap().0;
+    let path = fs::canonicalize(project.path("runs/many/photos/pixels")).unwrap().join(shared);
+    let mut permissions = fs::metadata(&path).unwrap().permissions();
+    #[allow(clippy::permissions_set_readonly_false, reason = "a file of the test's own")]
+    permissions.set_readonly(false);
+    fs::set_permissions(&path, permissions).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    let verify = project.call(&["cache", "verify"]).code(5);
+    assert_eq!(verify.stdout.matches("has other bytes").count() + verify.stderr.matches("has other bytes").count(), 2);
+    project.call(&["run"]).ok().says("was changed by somebody").says("1 ran");
+    // The other artifact is damaged still; who takes from it notices.
+    photo(&project, "wood/149b.png", 8);
+    project.call(&["run"]).ok().says("151 of 152 images are as before, 1 new");
+    let ours = artifacts(&project);
+    project.call(&["--cache-dir", "fresh", "run"]).ok();
+    assert_eq!(artifacts(&project), ours);
+    fs::remove_file(project.path("data/wood/149a.png")).unwrap();
+    fs::remove_file(project.path("data/wood/149b.png")).unwrap();
+    project.call(&["run"]).ok().says("was changed by somebody").says("1 ran");
+    project.call(&["cache", "verify"]).ok();
 }

@@ -166,8 +166,8 @@ fn artifacts_hold_the_files_that_are_promised() {
     project.call(&["run"]).ok().says("report: runs/tiny/report/report.html");
     let fit = ["classifier.safetensors", "classifier.json", "metrics.json", "predictions.csv"];
     let promised: [(&str, &[&str]); 10] = [
-        ("train", &["images.safetensors", "dataset.json"]),
-        ("test", &["images.safetensors", "dataset.json"]),
+        ("train", &["images.safetensors", "dataset.json", "pixels"]),
+        ("test", &["images.safetensors", "dataset.json", "pixels"]),
         ("views", &["policy.json", "preview.png"]),
         ("pretrain", &["encoder.safetensors", "simsiam.safetensors", "encoder.json", "history.jsonl", "logs"]),
         ("embeddings", &["embeddings.safetensors", "train_features.npy", "train_labels.npy", "test_features.npy"]),

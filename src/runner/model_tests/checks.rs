@@ -74,6 +74,9 @@ pub(super) fn check_executed(executed: &[String], expected: &Expected, jobs: usi
 /// Links, lockfile and folders after a run.
 pub(super) fn check_left(world: &mut World, expected: &Expected, pipeline: &Pipeline) -> Result<(), TestCaseError> {
     world.locked.extend(expected.done.clone());
+    for name in world.locked.keys().filter(|name| pipeline.stage(name).is_none()) {
+        prop_assert!(fs::symlink_metadata(world.project.run_link("p", name)).is_err(), "a link of {} is left", name);
+    }
     world.locked.retain(|name, _| pipeline.stage(name).is_some());
     for (name, result) in &expected.done {
         let link = world.project.run_link("p", name).join("out");

@@ -253,7 +253,7 @@ impl World {
         for name in order {
             let idx = self.index(name);
             if self.stages[idx].parents.iter().any(|parent| !results.contains_key(parent)) {
-                words.push("unknown");
+                words.push(if no_cache || forced.contains(name) { "run" } else { "unknown" });
                 continue;
             }
             let hit = self.cache.get(&self.key(idx, &results)).filter(|_| !no_cache && !forced.contains(name));
