@@ -118,7 +118,7 @@ fn choose(args: &AugmentArgs, session: &Session) -> Result<Chosen, Error> {
     let mut chosen = Chosen { seed: stage.seed, ..Chosen::alone(config.clone()) };
     let dataset = stage.inputs.get("dataset").and_then(|stages| pipeline.stage(stages.first()?));
     if let Some(StageConfig::Ingest(ingest)) = dataset.map(|stage| &stage.config) {
-        chosen.resize = ingest.resize.clone();
+        chosen.resize = ingest.resize;
         chosen.options = DecodeOptions { max_pixels: ingest.max_pixels, background: ingest.background };
     }
     Ok(chosen)

@@ -14,7 +14,7 @@ pub(super) struct Row<'a> {
     /// `train` or `test`.
     pub(super) split: &'static str,
     /// Row in the split's table.
-    pub(super) row: usize,
+    pub(super) index: usize,
     /// Name of the file, relative to its source.
     pub(super) file: &'a str,
     /// Class; empty where the split has no labels.
@@ -57,7 +57,7 @@ impl<'a> Table<'a> {
         splits.into_iter().flat_map(move |(split, files, labels, values)| {
             files.iter().zip(values.chunks_exact(self.pretrained.dim)).enumerate().map(move |(row, (file, values))| {
                 let class = labels.as_ref().map_or("", |labels| &card.class_names[labels[row] as usize]);
-                Row { split, row, file, class, values }
+                Row { split, index: row, file, class, values }
             })
         })
     }

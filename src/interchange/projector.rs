@@ -78,14 +78,14 @@ impl<'a> Projector<'a> {
     /// Where a picture is missing or damaged.
     pub fn sprite(&self) -> Result<Option<(Vec<u8>, u32)>, EvalError> {
         let thumbnails = Thumbnails::open(self.embeddings.dir())?;
-        let columns = (1..).find(|columns| columns * columns >= self.table.rows().count()).unwrap_or(1);
+        let columns = self.table.rows().count().saturating_sub(1).isqrt() + 1;
         let Some(tile) = [THUMBNAIL_SIZE, 32, 16].into_iter().find(|tile| tile * columns <= MAX_SPRITE) else {
             return Ok(None);
         };
         let side = (tile * columns) as u32;
         let mut sprite = RgbImage::new(side, side);
         for (place, row) in self.table.rows().enumerate() {
-            let rgb = thumbnails.rgb(row.split, row.row)?;
+            let rgb = thumbnails.rgb(row.split, row.index)?;
             let Some(picture) = RgbImage::from_raw(THUMBNAIL_SIZE as u32, THUMBNAIL_SIZE as u32, rgb) else { continue };
             let picture = if tile == THUMBNAIL_SIZE {
                 picture
