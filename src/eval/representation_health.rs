@@ -97,13 +97,15 @@ fn uniformity(features: &[f32], dim: usize) -> f64 {
         .par_chunks(BLOCK * dim)
         .enumerate()
         .map(|(block, rows)| {
-            let num_rows = rows.len() / dim;
-            let mut cosines = vec![0.0; num_rows * n];
-            matmul_nt(&mut cosines, rows, &unit, (num_rows, n, dim));
+            // Each pair once: with the rows from the first of the block on.
+            let (num_rows, from_block) = (rows.len() / dim, &unit[block * BLOCK * dim..]);
+            let num_columns = from_block.len() / dim;
+            let mut cosines = vec![0.0; num_rows * num_columns];
+            matmul_nt(&mut cosines, rows, from_block, (num_rows, num_columns, dim));
             let mut sum = 0.0;
-            for (idx, row) in cosines.chunks_exact(n).enumerate() {
-                // Each pair once. ‖u − v‖² = 2 − 2 u·v
-                for &cosine in &row[block * BLOCK + idx + 1..] {
+            for (idx, row) in cosines.chunks_exact(num_columns).enumerate() {
+                // ‖u − v‖² = 2 − 2 u·v
+                for &cosine in &row[idx + 1..] {
                     sum += (-2.0 * (2.0 - 2.0 * f64::from(cosine)).max(0.0)).exp();
                 }
             }

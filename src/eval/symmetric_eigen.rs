@@ -13,48 +13,83 @@ pub(crate) fn eigenvalues(matrix: &mut [f64], n: usize) -> Vec<f64> {
 }
 
 /// The diagonal `[n]` and the numbers beside it `[n]`, the last of which is 0.
+///
+/// One pass over the matrix for each column: what a reflection changes in a row is worked in just before the row is
+/// multiplied by the vector of the next. Each row is computed by one task in a fixed order, so that the number of
+/// threads changes no bit.
 fn tridiagonalize(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut diagonal, mut beside) = (vec![0.0; n], vec![0.0; n]);
-    let mut v = vec![0.0; n];
-    let mut p = vec![0.0; n];
+    // The reflection whose change A − v wᵀ − w vᵀ is still to be worked into the rows from k on.
+    let (mut v, mut w) = (vec![0.0; n], vec![0.0; n]);
+    let mut next = vec![0.0; n];
+    let mut pending = false;
     for k in 0..n {
-        diagonal[k] = a[k * n + k];
-        if k + 1 >= n {
+        let (row, trailing) = a[k * n..].split_at_mut(n);
+        if pending {
+            subtract_rank_two(&mut row[k..], (v[k], w[k]), (&v[k..], &w[k..]));
+        }
+        diagonal[k] = row[k];
+        if k + 1 == n {
             break;
         }
-        // Reflect column k below the diagonal onto its first entry: I − v vᵀ · 2 / ‖v‖².
-        let rest = k + 1..n;
-        for i in rest.clone() {
-            v[i] = a[i * n + k];
+        // Reflect row k behind the diagonal, which by symmetry is its column, onto its first entry:
+        // I − v vᵀ · 2 / ‖v‖².
+        next[k + 1..].copy_from_slice(&row[k + 1..]);
+        let tail = dot(&next[k + 2..], &next[k + 2..]);
+        let reflects = tail != 0.0;
+        let mut scale = 0.0;
+        if reflects {
+            let norm = (next[k + 1] * next[k + 1] + tail).sqrt();
+            beside[k] = if next[k + 1] > 0.0 { -norm } else { norm };
+            next[k + 1] -= beside[k];
+            scale = 2.0 / (next[k + 1] * next[k + 1] + tail);
+        } else {
+            beside[k] = next[k + 1];
         }
-        let tail: f64 = v[k + 2..].iter().map(|x| x * x).sum();
-        if tail == 0.0 {
-            beside[k] = v[k + 1];
-            continue;
+        let mut product = vec![0.0; n - k - 1];
+        if pending || reflects {
+            let rest = k + 1..n;
+            let (v, w, next) = (&v[rest.clone()], &w[rest.clone()], &next[rest]);
+            product.par_iter_mut().zip(trailing.par_chunks_exact_mut(n)).enumerate().with_min_len(32).for_each(
+                |(i, (product, row))| {
+                    let row = &mut row[k + 1..];
+                    if pending {
+                        subtract_rank_two(row, (v[i], w[i]), (v, w));
+                    }
+                    *product = scale * dot(row, next);
+                },
+            );
         }
-        let norm = (v[k + 1] * v[k + 1] + tail).sqrt();
-        beside[k] = if v[k + 1] > 0.0 { -norm } else { norm };
-        v[k + 1] -= beside[k];
-        let scale = 2.0 / (v[k + 1] * v[k + 1] + tail);
-        // The trailing block becomes A − v wᵀ − w vᵀ. Each row is computed by one task, so that the number of
-        // threads changes no bit.
-        let (v, p) = (&v[rest.clone()], &mut p[rest]);
-        let trailing = &mut a[(k + 1) * n..];
-        p.par_iter_mut().zip(trailing.par_chunks_exact(n)).with_min_len(32).for_each(|(p, row)| {
-            *p = scale * row[k + 1..].iter().zip(v).map(|(a, v)| a * v).sum::<f64>();
-        });
-        let half = 0.5 * scale * p.iter().zip(v).map(|(p, v)| p * v).sum::<f64>();
-        for (w, v) in p.iter_mut().zip(v) {
-            *w -= half * v;
-        }
-        let w = &*p;
-        trailing.par_chunks_exact_mut(n).enumerate().with_min_len(32).for_each(|(i, row)| {
-            for ((a, vj), wj) in row[k + 1..].iter_mut().zip(v).zip(w) {
-                *a -= v[i] * wj + w[i] * vj;
+        if reflects {
+            let half = 0.5 * scale * dot(&product, &next[k + 1..]);
+            for ((w, p), v) in w[k + 1..].iter_mut().zip(&product).zip(&next[k + 1..]) {
+                *w = p - half * v;
             }
-        });
+            v[k + 1..].copy_from_slice(&next[k + 1..]);
+        }
+        pending = reflects;
     }
     (diagonal, beside)
+}
+
+/// row −= v wᵀ + w vᵀ for one row, of which v and w have the entries `of_row`.
+fn subtract_rank_two(row: &mut [f64], of_row: (f64, f64), (v, w): (&[f64], &[f64])) {
+    for ((x, v), w) in row.iter_mut().zip(v).zip(w) {
+        *x -= of_row.0 * w + of_row.1 * v;
+    }
+}
+
+/// Σ aᵢ bᵢ, in eight sums side by side.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// Diagonalises in place; off-diagonal entries become 0.
