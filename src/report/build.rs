@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     advice::AdviceInputs,
+    cells::PretrainingCells,
     label_efficiency::label_efficiency,
     pca::Pca,
     predictions::confident_mistakes,
@@ -46,6 +47,8 @@ pub struct ReportInputs {
     pub version: String,
     /// The pretraining.
     pub encoder: Option<EncoderInput>,
+    /// Others to compare it with, such as the other cells of a matrix.
+    pub more_encoders: Vec<EncoderInput>,
     /// The augmentation policy.
     pub augmentation: Option<AugmentationInput>,
     /// The embeddings.
@@ -142,12 +145,19 @@ pub fn build_summary(inputs: &ReportInputs) -> Result<Summary, serde_json::Error
     let collapsed_below = config.map_or(COLLAPSED_BELOW, |config| config.collapse.std_below);
     let verdict = judge(pretraining.as_ref(), &classifiers, collapsed_below, &advice);
     let title = if inputs.title.trim().is_empty() { &inputs.pipeline } else { &inputs.title };
+    let cells: Vec<PretrainingSummary> = match &inputs.encoder {
+        Some(first) if !inputs.more_encoders.is_empty() => {
+            std::iter::once(first).chain(&inputs.more_encoders).map(self::pretraining).collect()
+        }
+        _ => vec![],
+    };
     Ok(Summary {
         format: SUMMARY_FORMAT,
         title: title.clone(),
         pipeline: inputs.pipeline.clone(),
         verdict,
         pretraining,
+        cells: (!cells.is_empty()).then(|| PretrainingCells::of(cells)),
         augmentation,
         label_efficiency: label_efficiency(&classifiers),
         classifiers,

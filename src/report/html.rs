@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     bar_chart::{Bar, render_bars},
+    cells::PretrainingCells,
     line_chart::{LineChart, RenderedChart, Series},
     map_chart::{LegendEntry, legend, render_map},
     report_error::ReportError,
@@ -35,12 +36,25 @@ pub struct Pictures {
 
 /// A chart with its caption.
 #[derive(Serialize)]
-struct Figure {
+pub(super) struct Figure<'a> {
     title: &'static str,
     note: &'static str,
     last: String,
     svg: Value,
-    legend: Vec<&'static str>,
+    legend: Vec<&'a str>,
+}
+
+impl<'a> Figure<'a> {
+    /// Nothing where the chart has no points.
+    pub(super) fn new(
+        title: &'static str,
+        note: &'static str,
+        legend: Vec<&'a str>,
+        chart: &LineChart<'_>,
+    ) -> Option<Self> {
+        let RenderedChart { svg, last } = chart.render()?;
+        Some(Self { title, note, last, svg: Value::from_safe_string(svg), legend })
+    }
 }
 
 /// A classifier as the page shows it.
@@ -52,7 +66,7 @@ struct ClassifierView<'a> {
     label: String,
     bars: Value,
     matrix: Option<Vec<MatrixRow<'a>>>,
-    figures: Vec<Figure>,
+    figures: Vec<Figure<'static>>,
 }
 
 /// One row of the confusion matrix.
@@ -90,6 +104,7 @@ pub fn render_html(summary: &Summary, pictures: &Pictures) -> Result<String, Rep
     }
     let figures = summary.pretraining.as_ref().map_or_else(Vec::new, figures);
     let epochs: Vec<&CurvePoint> = summary.pretraining.as_ref().map_or_else(Vec::new, |run| spread_epochs(&run.curve));
+    let cell_figures = summary.cells.as_ref().map_or_else(Vec::new, PretrainingCells::figures);
     let thumbnails: BTreeMap<&str, Value> =
         pictures.thumbnails.iter().map(|(file, png)| (file.as_str(), data_uri(png))).collect();
     let (map_svg, map_legend): (Option<Value>, Vec<LegendEntry>) = summary
@@ -100,6 +115,7 @@ pub fn render_html(summary: &Summary, pictures: &Pictures) -> Result<String, Rep
         summary => plain(summary),
         classifiers => plain(&classifiers),
         figures => plain(&figures),
+        cell_figures => plain(&cell_figures),
         epochs => plain(&epochs),
         map_svg,
         map_legend => plain(&map_legend),
@@ -145,15 +161,13 @@ fn environment() -> Result<Environment<'static>, ReportError> {
     Ok(environment)
 }
 
-fn figures(run: &PretrainingSummary) -> Vec<Figure> {
+fn figures(run: &PretrainingSummary) -> Vec<Figure<'static>> {
     let line = |pick: fn(&CurvePoint) -> Option<f64>| -> Vec<(u32, f64)> {
         run.curve.iter().filter_map(|point| Some((point.epoch, pick(point)?))).collect()
     };
     let mut figures = vec![];
     let mut add = |title, note, legend: Vec<&'static str>, chart: LineChart<'static>| {
-        if let Some(RenderedChart { svg, last }) = chart.render() {
-            figures.push(Figure { title, note, last, svg: Value::from_safe_string(svg), legend });
-        }
+        figures.extend(Figure::new(title, note, legend, &chart));
     };
     add(
         "Loss",
@@ -256,7 +270,7 @@ fn classifier_view(idx: usize, classifier: &ClassifierSummary) -> ClassifierView
 }
 
 /// Curves of a classifier that was trained by gradient descent.
-fn classifier_figures(id: &str, classifier: &ClassifierSummary) -> Vec<Figure> {
+fn classifier_figures(id: &str, classifier: &ClassifierSummary) -> Vec<Figure<'static>> {
     let line = |pick: fn(&ClassifierPoint) -> Option<f64>| -> Vec<(u32, f64)> {
         classifier.curve.iter().filter_map(|point| Some((point.epoch, pick(point)?))).collect()
     };

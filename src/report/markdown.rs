@@ -85,6 +85,20 @@ pub fn render_markdown(summary: &Summary) -> String {
             run.final_embedding_std_ratio
         );
     }
+    if let Some(cells) = &summary.cells {
+        let knn = cells.final_knn_top1.map_or_else(String::new, |knn| {
+            format!(", kNN top-1 {} ± {}", percent_ascii(knn.mean), percent_ascii(knn.sd))
+        });
+        let _ = writeln!(
+            text,
+            "\n{} pretrainings (mean ± sd): final loss {:.3} ± {:.3}, embedding spread {:.2} ± {:.2}{knn}.",
+            cells.runs.len(),
+            cells.final_loss.mean,
+            cells.final_loss.sd,
+            cells.final_embedding_std_ratio.mean,
+            cells.final_embedding_std_ratio.sd
+        );
+    }
     if !summary.verdict.advice.is_empty() {
         text.push_str("\nWhat to try next:\n\n");
         for advice in summary.verdict.advice.iter().take(3) {

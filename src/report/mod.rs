@@ -6,6 +6,7 @@
 pub mod advice;
 pub mod bar_chart;
 pub mod build;
+pub mod cells;
 pub mod html;
 pub mod label_efficiency;
 pub mod line_chart;

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cells::PretrainingCells;
+
 /// Version of `summary.json`.
 pub const SUMMARY_FORMAT: u32 = 1;
 
@@ -23,6 +25,9 @@ pub struct Summary {
     /// The pretraining, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretraining: Option<PretrainingSummary>,
+    /// All pretrainings, if several were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cells: Option<PretrainingCells>,
     /// The augmentation policy, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<AugmentationSummary>,

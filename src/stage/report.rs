@@ -29,11 +29,13 @@ use crate::{
 /// # Errors
 /// Where an input artifact is not as expected, or a file cannot be read or written.
 pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
+    let mut encoders = read_all(ctx, "pretraining", read_encoder)?.into_iter();
     let mut inputs = ReportInputs {
         title: config.title.clone(),
         pipeline: ctx.pipeline.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        encoder: ctx.input("pretraining").map(read_encoder).transpose()?,
+        encoder: encoders.next(),
+        more_encoders: encoders.collect(),
         augmentation: ctx.input("augmentation").map(read_augmentation).transpose()?,
         embeddings: ctx.input("embeddings").map(read_embeddings).transpose()?.flatten(),
         classifiers: read_all(ctx, "classifiers", read_classifier)?,

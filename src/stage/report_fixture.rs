@@ -60,7 +60,7 @@ const PER_CLASS: usize = 100;
 /// Every input that a report takes.
 pub(super) fn all_inputs(root: &Path, hostile: bool) -> BTreeMap<String, Vec<InputArtifact>> {
     BTreeMap::from([
-        ("pretraining".to_owned(), vec![encoder(root)]),
+        ("pretraining".to_owned(), vec![encoder(root, "pretrain", 3)]),
         ("augmentation".to_owned(), vec![augmentation(root)]),
         ("embeddings".to_owned(), vec![embeddings(root, hostile)]),
         (
@@ -76,10 +76,10 @@ pub(super) fn all_inputs(root: &Path, hostile: bool) -> BTreeMap<String, Vec<Inp
     ])
 }
 
-fn encoder(root: &Path) -> InputArtifact {
-    let artifact = artifact(root, "pretrain");
+pub(super) fn encoder(root: &Path, stage: &str, seed: u64) -> InputArtifact {
+    let artifact = artifact(root, stage);
     let (epochs, steps_per_epoch) = (100_u32, 7_u64);
-    let mut random = Sequence(3);
+    let mut random = Sequence(seed);
     let history: Vec<EpochRecord> = (1..=epochs)
         .map(|epoch| {
             let t = f64::from(epoch) / f64::from(epochs);

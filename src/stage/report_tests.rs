@@ -156,6 +156,33 @@ fn missing_inputs_leave_sections_out() {
 }
 
 #[test]
+fn several_pretrainings_stand_side_by_side() {
+    let root = tempfile::tempdir().unwrap();
+    let one = fixture::all_inputs(root.path(), false);
+    let mut inputs = one.clone();
+    let names = ["pretrain@seed=0", "pretrain@seed=1", "pretrain@seed=<2>"];
+    let cells = names.iter().zip(3..).map(|(name, seed)| fixture::encoder(root.path(), name, seed)).collect();
+    inputs.insert("pretraining".into(), cells);
+    let rendered = render(&inputs);
+    let summary: Summary = serde_json::from_str(&rendered.json).unwrap();
+    let cells = summary.cells.as_ref().unwrap();
+    assert_eq!(cells.runs.iter().map(|run| run.stage.as_str()).collect::<Vec<_>>(), names);
+    assert_eq!(summary.pretraining.as_ref(), Some(&cells.runs[0]));
+    let losses: Vec<f64> = cells.runs.iter().map(|run| run.final_loss).collect();
+    assert!((cells.final_loss.mean - losses.iter().sum::<f64>() / 3.0).abs() < 1e-12 && cells.final_loss.sd > 0.0);
+    let html = &rendered.html;
+    for chart in ["chart-cells-loss", "chart-cells-spread", "chart-cells-knn"] {
+        let svg = &html[html.find(&format!("id=\"{chart}-title\"")).unwrap()..];
+        let svg = &svg[..svg.find("</svg>").unwrap()];
+        assert_eq!(svg.matches("<path class=\"line s").count(), 3, "{chart}");
+    }
+    assert_eq!(html.matches("<span class=\"key s2\"></span> pretrain@seed=&lt;2&gt;").count(), 3);
+    assert!(html.contains("mean ± sd") && html.contains("3 runs are compared"));
+    let alone = render(&one);
+    assert!(!alone.json.contains("\"cells\"") && !alone.html.contains("chart-cells"));
+}
+
+#[test]
 fn optional_files_may_be_absent() {
     let root = tempfile::tempdir().unwrap();
     let inputs = fixture::all_inputs(root.path(), false);

@@ -111,7 +111,15 @@ const FIT_SUPERVISED_INPUTS: &[InputDecl] = &[
     policy(true),
 ];
 const REPORT_INPUTS: &[InputDecl] = &[
-    one("pretraining", &[ArtifactKind::Encoder], false, "The pretraining to report on."),
+    InputDecl {
+        name: "pretraining",
+        accepts: &[ArtifactKind::Encoder],
+        required: false,
+        many: true,
+        files: &[],
+        doc: "The pretraining to report on; of several, such as the cells of a matrix, the first in detail and all side \
+              by side.",
+    },
     one("augmentation", &[ArtifactKind::Augmentation], false, "The policy whose contact sheet is shown."),
     one("embeddings", &[ArtifactKind::Embeddings], false, "The embeddings to map."),
     InputDecl {
@@ -170,9 +178,11 @@ impl StageKind {
             // 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in one pass, other
             // kernels; the probe records its penalty.
             Self::Pretrain | Self::Fit => 3,
-            // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2, embeddings come with thumbnails.
-            Self::Ingest | Self::Extract => 2,
-            Self::Augment | Self::Report | Self::Command => 1,
+            // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2,
+            // embeddings come with thumbnails and their spread is summed in another order; the page knows several
+            // pretrainings and label efficiency.
+            Self::Ingest | Self::Extract | Self::Report => 2,
+            Self::Augment | Self::Command => 1,
         }
     }
 

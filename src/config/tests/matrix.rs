@@ -210,7 +210,7 @@ fn mistakes_about_cells_in_inputs_are_placed_and_explained() {
         ("unknown_stage_of_cells", "knn@*", "kn@*"),
         ("no_cells", "datasets: train", "datasets: train@seed=1"),
         ("twice", "knn@*", "[knn@*, \"knn@lr=0.03,seed=0,k=1\"]"),
-        ("one_expected", "{ datasets: train, ", "{ pretraining: pretrain@*, datasets: train, "),
+        ("one_expected", "{ datasets: train, ", "{ embeddings: embeddings@*, datasets: train, "),
         ("itself", "encoder: pretrain, ", "encoder: embeddings@*, "),
         ("wrong_kind", "knn@*", "embeddings@*"),
         ("a_cycle", "dataset: train, augmentation", "dataset: knn, augmentation"),
