@@ -35,6 +35,8 @@ def main():
     program, folder = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True)
     os.chdir(folder)
+    # A project of its own, wherever the folder lies.
+    pathlib.Path(".simsiam-pipe").mkdir()
     draw(pathlib.Path("data/train"), 40, 1)
     draw(pathlib.Path("data/test"), 20, 2)
     left_out = 0
