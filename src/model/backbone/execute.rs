@@ -1,11 +1,14 @@
 //! Walks the program: forward in training and at inference, and backward.
 
+use super::cpu::conv::ConvShape;
 use super::cpu::pooled_norm::PoolShape;
-use super::layers::{Dims, MaxPool, conv_bn};
+use super::cpu::prepared::PreparedWeights;
+use super::layers::{ConvBn, Dims, MaxPool, conv_bn};
 use super::op::{Op, Residual, Slot};
 use super::parameters::Parameters;
 use super::program::{IMAGES, Program};
 use super::workspace::{Pass, SharedSlots, Workspace};
+use crate::kernels::scratch::Scratch;
 use crate::profile::{Work, enter_layer, span};
 
 /// Forward with the batch statistics of each view, `n` images each; leaves everything in `pass`. The first `frozen`
@@ -39,26 +42,11 @@ pub(super) fn forward_train(
             Op::ConvBn { layer, input, residual, relu, pool, .. } if idx < frozen => {
                 let conv_dims = Program::conv_dims(op, &pass.dims);
                 let mut conv_output = pass.conv_outputs.take(idx);
-                let (scratch, prepared) = workspace.passing();
                 let shape = layer.shape(n, pass.dims[input.0], conv_dims);
-                let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
-                let running = &parameters.running[layer.norm];
-                let residual = residual.map(read);
                 let before_pool = &mut conv_output[..n * conv_dims.len()];
                 let pool = pool.map(|pool| (pool_shape(pool, conv_dims, pass.dims[output.0]), before_pool));
-                conv_bn::forward_eval(
-                    &shape,
-                    weight,
-                    bn,
-                    running,
-                    read(*input),
-                    residual,
-                    *relu,
-                    pool,
-                    out,
-                    prepared,
-                    scratch,
-                );
+                let (layer, residual) = ((layer, *relu), residual.map(read));
+                infer(program, parameters, layer, &shape, read(*input), residual, pool, out, workspace.passing());
                 pass.conv_outputs.put(idx, conv_output);
             }
             Op::ConvBn { layer, input, residual, relu, pool, .. } => {
@@ -105,6 +93,25 @@ fn pool_shape(pool: MaxPool, input: Dims, output: Dims) -> PoolShape {
     PoolShape { pool, input, output }
 }
 
+/// One convolution with its batch norm by running statistics; with a pool, the convolution's output goes to the memory
+/// beside it. `layer` comes with whether a ReLU follows.
+#[allow(clippy::too_many_arguments, reason = "the layer's tensors")]
+fn infer(
+    program: &Program,
+    parameters: &Parameters,
+    (layer, relu): (&ConvBn, bool),
+    shape: &ConvShape,
+    input: &[f32],
+    residual: Residual<&[f32]>,
+    pool: Option<(PoolShape, &mut [f32])>,
+    out: &mut [f32],
+    (scratch, prepared): (&mut Scratch, &mut PreparedWeights),
+) {
+    let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
+    let running = &parameters.running[layer.norm];
+    conv_bn::forward_eval(shape, weight, bn, running, input, residual, relu, pool, out, prepared, scratch);
+}
+
 /// Forward with running statistics; keeps nothing. Returns the features.
 #[allow(clippy::too_many_arguments, reason = "what it reads and where it works")]
 pub(super) fn forward_eval(
@@ -127,26 +134,11 @@ pub(super) fn forward_eval(
         match op {
             Op::ConvBn { layer, input, residual, relu, pool, .. } => {
                 let conv_dims = Program::conv_dims(op, dims);
-                let (scratch, prepared) = workspace.kept(idx);
                 let shape = layer.shape(n, dims[input.0], conv_dims);
-                let (weight, bn) = (parameters.weight(program, layer), parameters.bn(program, layer));
-                let running = &parameters.running[layer.norm];
-                let residual = residual.map(read);
                 let before_pool = &mut before_pool[..slots.len(conv_output)];
                 let pool = pool.map(|pool| (pool_shape(pool, conv_dims, dims[output.0]), before_pool));
-                conv_bn::forward_eval(
-                    &shape,
-                    weight,
-                    bn,
-                    running,
-                    read(*input),
-                    residual,
-                    *relu,
-                    pool,
-                    out,
-                    prepared,
-                    scratch,
-                );
+                let (layer, residual) = ((layer, *relu), residual.map(read));
+                infer(program, parameters, layer, &shape, read(*input), residual, pool, out, workspace.kept(idx));
             }
             Op::GlobalPool { layer, input, .. } => {
                 span(Work::Pool, 0.0, || layer.forward(dims[input.0], read(*input), out));
