@@ -177,7 +177,7 @@ impl Workspace<'_> {
         let stamp = if is_shared { shared.stamp } else { sys::now_ns() };
         let seal = |path: &Path| {
             files::share_with_group(path)?;
-            files::set_writable(path, false)?;
+            files::make_read_only(path)?;
             files::set_mtime(path, stamp)
         };
         found.par_iter().filter(|(_, (_, is_shared))| !is_shared).try_for_each(|(name, _)| {

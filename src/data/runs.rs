@@ -10,7 +10,7 @@ use super::pixel_sums::PixelSums;
 pub const PIXELS_DIR: &str = "pixels";
 
 /// There are not more runs than this on average.
-const MAX_RUNS: usize = 512;
+const MAX_RUNS: usize = 2048;
 /// Fewer images on average are not worth a file.
 const MIN_MEAN: usize = 16;
 

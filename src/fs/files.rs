@@ -196,6 +196,20 @@ pub fn set_writable(path: &Path, writable: bool) -> Result<(), FsError> {
         .map_err(FsError::at("change the permissions of", path))
 }
 
+/// Takes away everybody's right to write into a file, and lets those read it who may list the folder around it: some
+/// libraries make files that only their owner may read, whatever the umask.
+///
+/// # Errors
+/// When the permissions cannot be changed.
+pub fn make_read_only(path: &Path) -> Result<(), FsError> {
+    let mode =
+        |path: &Path| fs::metadata(path).map(|meta| meta.permissions().mode()).map_err(FsError::at("read", path));
+    let mode = (mode(path)? | (mode(&parent_of(path))? & 0o444)) & !0o222;
+    fault::change()
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .map_err(FsError::at("change the permissions of", path))
+}
+
 /// Whether a file can be created in this folder.
 pub fn is_writable_dir(path: &Path) -> bool {
     let probe = path.join(unique_name(".probe"));
@@ -386,6 +400,20 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn who_may_list_a_folder_may_read_what_is_sealed_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        for (around, before, after) in [(0o755, 0o600, 0o444), (0o750, 0o600, 0o440), (0o700, 0o755, 0o555)] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(around)).unwrap();
+            fs::write(&path, b"one").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            make_read_only(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, after);
+            remove_file(&path).unwrap();
+        }
     }
 
     #[test]

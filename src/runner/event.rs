@@ -179,7 +179,7 @@ pub enum RunEvent {
         restored: usize,
         /// Seconds that the restored stages took when they were made.
         saved_seconds: f64,
-        /// The report page, if there is one.
+        /// The report page, if one was made or restored.
         report: Option<String>,
     },
     /// The command ends with an error.

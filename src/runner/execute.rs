@@ -220,7 +220,9 @@ impl Runner<'_> {
         let report = pipeline
             .stages
             .iter()
-            .rfind(|stage| stage.kind().output() == ArtifactKind::Report)
+            .filter(|stage| stage.kind().output() == ArtifactKind::Report)
+            // A page of an earlier run is not what this one led to.
+            .rfind(|stage| stages.iter().any(|done| done.stage == stage.name))
             .map(|stage| self.project.run_link(&pipeline.name, &stage.name).join("report.html"))
             .filter(|path| path.exists());
         self.observer.on_event(&RunEvent::RunFinished {

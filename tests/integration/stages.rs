@@ -164,6 +164,8 @@ fn the_number_of_threads_and_jobs_changes_no_bit() {
 fn artifacts_hold_the_files_that_are_promised() {
     let project = tiny();
     project.call(&["run"]).ok().says("report: runs/tiny/report/report.html");
+    let without_report = project.call(&["run", "--stage", "probe"]).ok();
+    assert!(!without_report.stderr.contains("report.html"), "{}", without_report.stderr);
     let fit = ["classifier.safetensors", "classifier.json", "metrics.json", "predictions.csv"];
     let promised: [(&str, &[&str]); 10] = [
         ("train", &["images.safetensors", "dataset.json", "pixels"]),
