@@ -42,19 +42,23 @@ pub fn thumbnail(view: &EvaluationView, image: ImageRef<'_>, scratch: &mut Scrat
     rgb
 }
 
-/// JPEG files of the pictures of images that are given by index.
+/// JPEG files of the pictures of images that are given by index; `known` are those that were encoded before.
 ///
 /// # Errors
 /// Where a picture cannot be encoded.
 pub fn encode_thumbnails<'i>(
     num_images: usize,
     image: impl Fn(usize) -> ImageRef<'i> + Sync,
+    known: impl Fn(usize) -> Option<Vec<u8>> + Sync,
     preprocessing: &Preprocessing,
 ) -> Result<Vec<Vec<u8>>, EvalError> {
     let view = thumbnail_view(preprocessing);
     (0..num_images)
         .into_par_iter()
         .map_init(Scratch::default, |scratch, idx| {
+            if let Some(jpeg) = known(idx) {
+                return Ok(jpeg);
+            }
             let rgb = thumbnail(&view, image(idx), scratch);
             let (mut jpeg, side) = (vec![], THUMBNAIL_SIZE as u32);
             JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
@@ -108,21 +112,34 @@ impl Thumbnails {
         Ok(Self { file: TensorFile::open(&path)?, path })
     }
 
-    /// RGB bytes of the picture of image `idx` of a split, `train` or `test`.
+    /// The picture of image `idx` of a split, `train` or `test`, as a JPEG file.
+    ///
+    /// # Errors
+    /// Where there is no such picture.
+    pub fn jpeg(&self, split: &str, idx: usize) -> Result<&[u8], EvalError> {
+        let offsets = self.file.i64(&format!("{split}_offsets"))?;
+        let place = |at: usize| offsets.get(at).and_then(|&offset| usize::try_from(offset).ok());
+        let (Some(from), Some(to)) = (place(idx), place(idx + 1)) else {
+            return Err(self.broken(split, idx, "is missing"));
+        };
+        self.file.u8(split)?.get(from..to).ok_or_else(|| self.broken(split, idx, "lies outside of the file"))
+    }
+
+    /// RGB bytes of the same picture.
     ///
     /// # Errors
     /// Where there is no such picture or it is damaged.
     pub fn rgb(&self, split: &str, idx: usize) -> Result<Vec<u8>, EvalError> {
-        let broken = |message: &str| format_error(&self.path, format!("picture {idx} of `{split}` {message}"));
-        let offsets = self.file.i64(&format!("{split}_offsets"))?;
-        let place = |at: usize| offsets.get(at).and_then(|&offset| usize::try_from(offset).ok());
-        let (Some(from), Some(to)) = (place(idx), place(idx + 1)) else { return Err(broken("is missing")) };
-        let jpeg = self.file.u8(split)?.get(from..to).ok_or_else(|| broken("lies outside of the file"))?;
-        let picture = image::load_from_memory_with_format(jpeg, image::ImageFormat::Jpeg)
+        let broken = |message: &str| self.broken(split, idx, message);
+        let picture = image::load_from_memory_with_format(self.jpeg(split, idx)?, image::ImageFormat::Jpeg)
             .map_err(|error| broken(&format!("cannot be decoded: {error}")))?
             .into_rgb8();
         let side = THUMBNAIL_SIZE as u32;
         if picture.dimensions() == (side, side) { Ok(picture.into_raw()) } else { Err(broken("has another size")) }
+    }
+
+    fn broken(&self, split: &str, idx: usize, message: &str) -> EvalError {
+        format_error(&self.path, format!("picture {idx} of `{split}` {message}"))
     }
 }
 
@@ -182,7 +199,7 @@ mod tests {
         let shades = [10_u8, 128, 240];
         let images: Vec<Vec<u8>> = shades.iter().map(|&shade| vec![shade; 3 * 80 * 70]).collect();
         let image = |idx: usize| ImageRef { width: 80, height: 70, rgb: &images[idx] };
-        let pictures = encode_thumbnails(3, image, &encoder_card(4).preprocessing).unwrap();
+        let pictures = encode_thumbnails(3, image, |_| None, &encoder_card(4).preprocessing).unwrap();
         save_thumbnails(dir.path(), &pictures[..2], Some(&pictures[2..])).unwrap();
         let thumbnails = Thumbnails::open(dir.path()).unwrap();
         for (split, idx, shade) in [("train", 0, 10_i32), ("train", 1, 128), ("test", 0, 240)] {
@@ -190,6 +207,8 @@ mod tests {
             assert_eq!(rgb.len(), 3 * 64 * 64);
             assert!(rgb.iter().all(|&byte| (i32::from(byte) - shade).abs() < 4), "{split} {idx}");
         }
+        let known = |idx: usize| thumbnails.jpeg("train", idx).ok().map(<[u8]>::to_vec);
+        assert_eq!(encode_thumbnails(3, image, known, &encoder_card(4).preprocessing).unwrap(), pictures);
         let error = thumbnails.rgb("test", 1).unwrap_err().to_string();
         assert!(error.contains("picture 1 of `test` is missing"), "{error}");
     }

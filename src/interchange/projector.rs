@@ -133,7 +133,7 @@ mod tests {
         save_sample(dir.path(), &["a\tb", "c"], 3, 2);
         let shades: Vec<Vec<u8>> = (0..5).map(|idx| vec![50 * idx as u8; 3 * 64 * 64]).collect();
         let image = |idx: usize| ImageRef { width: 64, height: 64, rgb: &shades[idx] };
-        let pictures = encode_thumbnails(5, image, &encoder_card(4).preprocessing).unwrap();
+        let pictures = encode_thumbnails(5, image, |_| None, &encoder_card(4).preprocessing).unwrap();
         save_thumbnails(dir.path(), &pictures[..3], Some(&pictures[3..])).unwrap();
         let embeddings = Embeddings::open(dir.path()).unwrap();
         let projector = Projector::new(&embeddings).unwrap();

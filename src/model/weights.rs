@@ -28,9 +28,7 @@ pub enum WeightsError {
 /// # Errors
 /// Where the bytes are no safetensors file, its tensors are not the network's, or a value cannot be used.
 pub fn load_backbone(bytes: &[u8], file: &Path, config: &BackboneConfig) -> Result<Backbone, WeightsError> {
-    let mut backbone = Backbone::build(config, 0)?;
-    backbone.load_state_dict(&from_safetensors(bytes, file)?)?;
-    Ok(backbone)
+    Ok(Backbone::from_state_dict(config, &from_safetensors(bytes, file)?)?)
 }
 
 /// The state of a backbone in weights that were trained elsewhere: torchvision's file of a whole ResNet, without its
@@ -78,9 +76,7 @@ mod tests {
     }
 
     fn adopt(config: BackboneConfig, entries: &[StateEntry]) -> Result<Backbone, WeightsError> {
-        let mut backbone = Backbone::build(&config, 0)?;
-        backbone.load_state_dict(&outside_weights(&bytes(entries), file())?)?;
-        Ok(backbone)
+        Ok(Backbone::from_state_dict(&config, &outside_weights(&bytes(entries), file())?)?)
     }
 
     #[test]

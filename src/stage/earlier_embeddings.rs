@@ -8,7 +8,10 @@ use super::earlier::{Earlier, StoredFolder};
 use crate::{
     data::Dataset,
     digest::Digest,
-    eval::embeddings::{self, Embeddings, Representation},
+    eval::{
+        embeddings::{self, Embeddings, Representation},
+        thumbnails::{THUMBNAILS_FILE, Thumbnails},
+    },
 };
 
 /// Images that are embedded again although their rows are known, to see that this machine gives the same bits.
@@ -25,6 +28,7 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct EarlierEmbeddings {
     table: Embeddings,
+    pictures: Thumbnails,
     train: Vec<Option<Place>>,
     test: Vec<Option<Place>>,
 }
@@ -33,10 +37,11 @@ impl EarlierEmbeddings {
     /// Finds the images of today's datasets again; `None` where nothing of the earlier ones can be used, and
     /// `Err` where they are not what they were when they were stored.
     pub(super) fn find(earlier: &Earlier, train: &Dataset, test: Option<&Dataset>) -> Result<Option<Self>, Damaged> {
-        if !earlier.artifact.is_whole(&[embeddings::TENSOR_FILE, embeddings::CARD_FILE]) {
+        if !earlier.artifact.is_whole(&[embeddings::TENSOR_FILE, embeddings::CARD_FILE, THUMBNAILS_FILE]) {
             return Err(Damaged);
         }
         let table = Embeddings::open(&earlier.artifact.dir).map_err(|_| Damaged)?;
+        let pictures = Thumbnails::open(&earlier.artifact.dir).map_err(|_| Damaged)?;
         let Some(old_train) = earlier.input("train") else { return Ok(None) };
         let mut places = rows_of(old_train, table.card().train_file_names.len(), Place::Train)?;
         if let (Some(old_test), Some(names)) = (earlier.input("test"), &table.card().test_file_names) {
@@ -45,7 +50,7 @@ impl EarlierEmbeddings {
             }
         }
         let find = |dataset: &Dataset| image_digests(dataset).iter().map(|image| places.get(image).copied()).collect();
-        let found = Self { train: find(train), test: test.map(find).unwrap_or_default(), table };
+        let found = Self { train: find(train), test: test.map(find).unwrap_or_default(), table, pictures };
         let any = found.train.iter().chain(&found.test).any(Option::is_some);
         Ok(any.then_some(found))
     }
@@ -53,6 +58,19 @@ impl EarlierEmbeddings {
     /// How many of today's images the table holds.
     pub(super) fn num_known(&self) -> usize {
         self.train.iter().chain(&self.test).flatten().count()
+    }
+
+    /// The picture of an image of today's dataset, where it was made before.
+    pub(super) fn picture(&self, split: Split, idx: usize) -> Option<Vec<u8>> {
+        let places = match split {
+            Split::Train => &self.train,
+            Split::Test => &self.test,
+        };
+        let jpeg = match (*places.get(idx)?)? {
+            Place::Train(idx) => self.pictures.jpeg("train", idx),
+            Place::Test(idx) => self.pictures.jpeg("test", idx),
+        };
+        jpeg.ok().map(<[u8]>::to_vec)
     }
 
     /// The table's rows of one representation; `None` where it has none or they cannot be read.

@@ -80,6 +80,7 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
             Baseline::RawPixels => work.raw_pixels(baseline.name(), config.raw_pixels_size as usize)?,
         });
     }
+    let earlier = work.earlier;
 
     let mut cards = BTreeMap::new();
     for representation in &representations {
@@ -123,10 +124,12 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         encoder,
     };
     save_embeddings(ctx.out_dir, &card, &labels, &representations)?;
-    let pictures =
-        |dataset: &Dataset| encode_thumbnails(dataset.len(), |idx| dataset.image(idx), &card.encoder.preprocessing);
-    let test_pictures = test.as_ref().map(pictures).transpose()?;
-    save_thumbnails(ctx.out_dir, &pictures(&train)?, test_pictures.as_deref())?;
+    let pictures = |dataset: &Dataset, split: Split| {
+        let known = |idx: usize| earlier.as_ref()?.picture(split, idx);
+        encode_thumbnails(dataset.len(), |idx| dataset.image(idx), known, &card.encoder.preprocessing)
+    };
+    let test_pictures = test.as_ref().map(|test| pictures(test, Split::Test)).transpose()?;
+    save_thumbnails(ctx.out_dir, &pictures(&train, Split::Train)?, test_pictures.as_deref())?;
     copy_file(&weights, &ctx.out_dir.join(BACKBONE_FILE))?;
     let mut metrics = BTreeMap::from([
         ("embeddings/effective_rank".to_owned(), health.effective_rank),

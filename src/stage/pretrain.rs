@@ -80,7 +80,7 @@ impl Init {
         let bytes = files::read(&ctx.project_root.join(name))?;
         let checked = || -> Result<Vec<StateEntry>, WeightsError> {
             let weights = outside_weights(&bytes, Path::new(name))?;
-            Backbone::build(&config, ctx.seed)?.load_state_dict(&weights)?;
+            Backbone::from_state_dict(&config, &weights)?;
             Ok(weights)
         };
         let weights = checked().map_err(|error| StageError::Data {

@@ -52,9 +52,26 @@ impl Backbone {
             BackboneConfig::DarknetTiny(_) => false,
         };
         let values = initial_values(&program, seed, zero_init_residual);
+        Ok(Self::of_values(*config, program, values))
+    }
+
+    /// Builds the network with the weights of [`Self::state_dict`], as [`Self::load_state_dict`] takes them.
+    ///
+    /// # Errors
+    ///
+    /// Tensors that are missing, unexpected or of another shape, and values that are not finite.
+    pub fn from_state_dict(config: &BackboneConfig, entries: &[StateEntry]) -> Result<Backbone, BackboneError> {
+        let program = build_program(*config);
+        let values = vec![0.0; program.num_parameters()];
+        let mut backbone = Self::of_values(*config, program, values);
+        backbone.load_state_dict(entries)?;
+        Ok(backbone)
+    }
+
+    fn of_values(config: BackboneConfig, program: Program, values: Vec<f32>) -> Backbone {
         let parameters = Parameters::new(&program, values);
-        Ok(Backbone {
-            config: *config,
+        Backbone {
+            config,
             program,
             parameters,
             pass: Pass::default(),
@@ -62,7 +79,7 @@ impl Backbone {
             workspace: Workspace::default(),
             trained_from: (0, 0),
             eval: Mutex::default(),
-        })
+        }
     }
 
     /// What it was built from.

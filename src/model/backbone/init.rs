@@ -6,6 +6,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
 
 use super::op::{Op, Residual};
 use super::parameters::to_internal;
@@ -17,12 +18,26 @@ const PURPOSE: &[u8; 16] = b"backbone weights";
 /// Initial values of all trained tensors in their flat layout.
 pub(super) fn initial_values(program: &Program, seed: u64, zero_init_residual: bool) -> Vec<f32> {
     let mut values = vec![0.0; program.num_parameters()];
-    for op in &program.ops {
-        let Op::ConvBn { layer, residual, .. } = op else { continue };
+    let convolutions: Vec<_> = program
+        .ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::ConvBn { layer, residual, .. } => Some((layer, residual)),
+            _ => None,
+        })
+        .collect();
+    // Each tensor has a stream of its own.
+    let drawn: Vec<Vec<f32>> = convolutions
+        .par_iter()
+        .with_max_len(1)
+        .map(|(layer, _)| {
+            let std = (2.0 / (layer.out_channels * layer.kernel * layer.kernel) as f64).sqrt();
+            let mut normal = Normal::new(seed, layer.weight as u64);
+            (0..program.parameters[layer.weight].len).map(|_| (normal.draw() * std) as f32).collect()
+        })
+        .collect();
+    for ((layer, residual), weights) in convolutions.into_iter().zip(drawn) {
         let spec = &program.parameters[layer.weight];
-        let std = (2.0 / (layer.out_channels * layer.kernel * layer.kernel) as f64).sqrt();
-        let mut normal = Normal::new(seed, layer.weight as u64);
-        let weights: Vec<f32> = (0..spec.len).map(|_| (normal.draw() * std) as f32).collect();
         to_internal(&spec.shape, &weights, &mut values[spec.offset..][..spec.len]);
         let spec = &program.parameters[layer.scale];
         let ends_branch = matches!(residual, Residual::BeforeRelu(_));
