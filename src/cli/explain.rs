@@ -179,8 +179,16 @@ fn render(explained: &Explained, session: &Session) -> String {
         }
         let estimate = match &planned.estimate {
             None => "no earlier run to go by".to_owned(),
-            Some(estimate) if planned.last_seconds.is_some() => text::cost(estimate),
-            Some(estimate) => format!("{} (as `{}`)", text::cost(estimate), estimate.stage),
+            Some(estimate) => {
+                let like =
+                    if planned.last_seconds.is_some() { "the last run" } else { &format!("`{}`", estimate.stage) };
+                let by = match (estimate.is_same_work(), planned.last_seconds) {
+                    (true, Some(_)) => String::new(),
+                    (true, None) => format!(" (as {like})"),
+                    (false, _) => format!(" ({:.2} times the work of {like})", estimate.work),
+                };
+                format!("{}{by}", text::cost(estimate))
+            }
         };
         let gap = if follows.is_empty() { "\n" } else { "" };
         let _ = writeln!(out, "{gap}estimate     {estimate}");

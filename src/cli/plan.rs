@@ -116,13 +116,17 @@ pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
 /// What the stage took last time, or a cell like it.
 fn last(stage: &PlannedStage, paint: Paint) -> String {
     let text = match &stage.estimate {
-        Some(estimate) if stage.last_seconds.is_some() => {
-            format!("; took {} last time", text::duration(estimate.seconds))
+        Some(estimate) => {
+            let before = text::duration(estimate.seconds / estimate.work);
+            let took = match stage.last_seconds {
+                Some(_) => format!("took {before} last time"),
+                None => format!("`{}` took {before}", estimate.stage),
+            };
+            if estimate.is_same_work() { took } else { format!("about {}; {took}", text::duration(estimate.seconds)) }
         }
-        Some(estimate) => format!("; `{}` took {}", estimate.stage, text::duration(estimate.seconds)),
         None => return String::new(),
     };
-    paint.dim(&text)
+    paint.dim(&format!("; {text}"))
 }
 
 /// What all that runs will cost, as far as that can be said.
@@ -138,7 +142,7 @@ fn cost(cost: &Cost) -> String {
         if cost.jobs > 1 {
             let _ = write!(duration, " ({} with {} at a time)", text::duration(cost.elapsed_seconds), cost.jobs);
         }
-        let _ = write!(text, "; earlier runs took {duration}, {} of disk{memory}", text::bytes(cost.disk_bytes));
+        let _ = write!(text, "; by earlier runs about {duration}, {} of disk{memory}", text::bytes(cost.disk_bytes));
     }
     match (cost.without_estimate, known) {
         (0, _) => {}

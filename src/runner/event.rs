@@ -310,6 +310,7 @@ mod tests {
                 made: Timestamp::from_seconds(0),
                 device: "cpu".into(),
                 seconds: 1.0,
+                work: 1.0,
                 peak_memory_bytes: Some(5),
                 disk_bytes: 7,
             }),

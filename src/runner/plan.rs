@@ -58,8 +58,10 @@ pub struct Estimate {
     pub made: Timestamp,
     /// `cpu` or the name of an accelerator.
     pub device: String,
-    /// How long it took.
+    /// How long it will take, in seconds: as long as that run, times `work`.
     pub seconds: f64,
+    /// How many times as much there is to do as in that run, by the number of epochs or of images that are drawn.
+    pub work: f64,
     /// Most memory that the whole process held meanwhile, in bytes; absent if unknown.
     pub peak_memory_bytes: Option<u64>,
     /// Bytes of the artifact.
@@ -67,17 +69,23 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// What an entry of the cache says.
-    pub fn of(entry: &CacheEntry) -> Self {
+    /// What an entry of the cache says of a stage that has `work` times as much to do.
+    pub fn of(entry: &CacheEntry, work: f64) -> Self {
         let made = &entry.provenance;
         Self {
             stage: made.stage.clone(),
             made: made.created,
             device: made.device.clone(),
-            seconds: made.wall_seconds,
+            seconds: work * made.wall_seconds,
+            work,
             peak_memory_bytes: (made.peak_rss_bytes > 0).then_some(made.peak_rss_bytes),
             disk_bytes: entry.size,
         }
+    }
+
+    /// Whether there is as much to do as in the run that it goes by.
+    pub fn is_same_work(&self) -> bool {
+        (self.work - 1.0).abs() < 1e-9
     }
 }
 
@@ -156,7 +164,7 @@ pub struct PlannedStage {
     pub fingerprint: Option<Digest>,
     /// How long it took last time, in seconds.
     pub last_seconds: Option<f64>,
-    /// What an earlier run cost; absent where there is none.
+    /// What it will cost, going by an earlier run; absent where there is none.
     pub estimate: Option<Estimate>,
 }
 
@@ -405,6 +413,7 @@ mod tests {
                 made: Timestamp::default(),
                 device: "cpu".into(),
                 seconds,
+                work: 1.0,
                 peak_memory_bytes: None,
                 disk_bytes: 0,
             }),

@@ -25,7 +25,8 @@ use crate::{
     lockfile::Lockfile,
     stage::{
         StageConfig, StageKind,
-        external_input::{ExternalInput, PathKind, external_inputs},
+        external_input::{ExternalInput, PathKind, external_inputs, fingerprint_config},
+        workload::relative_work,
     },
 };
 
@@ -200,13 +201,16 @@ impl Planner<'_> {
     ) -> Result<PlannedStage, RunnerError> {
         verdict.locate(stage, &self.pipeline.path.display().to_string());
         let like = if last.is_some() { None } else { self.past()?.like(&stage.name) };
+        let now = fingerprint_config(&stage.config)
+            .map_err(|source| RunnerError::Parameters(RenderError::Json { stage: stage.name.clone(), source }))?;
+        let estimate = |entry: &CacheEntry| Estimate::of(entry, relative_work(&entry.fingerprint.config, &now));
         Ok(PlannedStage {
             stage: stage.name.clone(),
             uses: stage.kind(),
             verdict,
             fingerprint,
             last_seconds: last.map(|entry| entry.provenance.wall_seconds),
-            estimate: last.or(like).map(Estimate::of),
+            estimate: last.or(like).map(estimate),
         })
     }
 

@@ -21,6 +21,7 @@ mod report_thumbnails;
 pub mod stage_config;
 pub mod stage_error;
 pub mod stage_kind;
+pub mod workload;
 
 pub use context::{InputArtifact, SilentReporter, StageContext, StageOutcome, StageReporter};
 pub use stage_config::{CommandConfig, ReportConfig, StageConfig};
