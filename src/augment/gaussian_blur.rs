@@ -146,7 +146,7 @@ fn blur_short_row<const LENGTH: usize>(padded: &[u8], kernel: ExtendedBox, to: &
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "must be compiled inside the vectorised loops")]
 fn blur_lanes<const LENGTH: usize, const LANES: usize>(padded: &[u8], kernel: ExtendedBox, to: &mut [u8]) {
-    let padded = &padded[..LANES + LENGTH + 1];
+    let padded = &padded[..=LANES + LENGTH];
     let mut inside = [0_u16; LANES];
     for shift in 1..=LENGTH {
         for lane in 0..LANES {

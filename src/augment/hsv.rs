@@ -45,13 +45,13 @@ fn rgb_to_hsv([r, g, b]: [i32; 3]) -> [i32; 3] {
     for (idx, &bits) in (0..).zip(&HUES_TRUNCATED_BELOW) {
         word = if hue >> 5 == idx { bits } else { word };
     }
-    let is_below = is_whole & (word >> (hue & 31) & 1 == 1);
+    let is_below = i32::from(is_whole) & (word >> (hue & 31) & 1) as i32;
 
     // The product may be rounded up to the next whole number: 256 · share and what is subtracted from it are exact.
     let share = range as f32 / max.max(1) as f32;
     let saturation = truncate(share * 255.0);
     let is_above = share * 256.0 - (saturation as f32) < share;
-    [hue - i32::from(is_below), saturation - i32::from(is_above), max]
+    [hue - is_below, saturation - i32::from(is_above), max]
 }
 
 /// value − value · saturation · ramp, where the ramp of each channel is 0…255 and a function of the hue, rounded; no

@@ -177,11 +177,12 @@ impl StageKind {
         match self {
             // 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in one pass, other
             // kernels; the probe records its penalty.
-            Self::Pretrain | Self::Fit => 3,
+            // Ingest 3: the background of transparency is recorded.
+            Self::Pretrain | Self::Fit | Self::Ingest => 3,
             // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2,
             // embeddings come with thumbnails and their spread is summed in another order; the page knows several
             // pretrainings and label efficiency.
-            Self::Ingest | Self::Extract | Self::Report => 2,
+            Self::Extract | Self::Report => 2,
             Self::Augment | Self::Command => 1,
         }
     }
