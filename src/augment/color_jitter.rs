@@ -3,8 +3,11 @@
 
 use rand::Rng;
 
-use super::{augment_config::ColorJitterConfig, hsv::shift_hue, planes::Planes, simd::dispatched};
-use crate::seed::{below, uniform};
+use super::{augment_config::ColorJitterConfig, hsv::shift_hue, planes::Planes};
+use crate::{
+    kernels::multiversion,
+    seed::{below, uniform},
+};
 
 /// One change of colour with its factor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,11 +76,12 @@ fn grey_plane(image: &Planes<u8>, grey: &mut Vec<u8>) {
 /// The mean grey level, rounded.
 fn mean_grey(image: &Planes<u8>, grey: &mut Vec<u8>) -> u8 {
     grey_plane(image, grey);
-    let sum: u64 = grey.iter().map(|&value| u64::from(value)).sum();
+    let mut sum = 0;
+    sum_levels(grey, &mut sum);
     (sum as f64 / grey.len().max(1) as f64 + 0.5) as u8
 }
 
-dispatched! {
+multiversion! {
     fn fill_grey(red: &[u8], green: &[u8], blue: &[u8], grey: &mut [u8]) {
         for (((to, &r), &g), &b) in grey.iter_mut().zip(red).zip(green).zip(blue) {
             *to = ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8;
@@ -85,7 +89,16 @@ dispatched! {
     }
 }
 
-dispatched! {
+multiversion! {
+    fn sum_levels(values: &[u8], sum: &mut u64) {
+        // Short enough for 32 bits, which vectorise better.
+        for chunk in values.chunks(1 << 16) {
+            *sum += u64::from(chunk.iter().map(|&value| u32::from(value)).sum::<u32>());
+        }
+    }
+}
+
+multiversion! {
     fn blend_level(values: &mut [u8], level: u8, factor: f32) {
         let from = f32::from(level);
         for value in values {
@@ -94,7 +107,7 @@ dispatched! {
     }
 }
 
-dispatched! {
+multiversion! {
     fn blend_plane(values: &mut [u8], from: &[u8], factor: f32) {
         for (value, &from) in values.iter_mut().zip(from) {
             let from = f32::from(from);

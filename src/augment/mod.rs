@@ -33,7 +33,6 @@ pub mod portable_math;
 pub mod preset;
 pub mod preview;
 pub mod resample;
-pub(crate) mod simd;
 pub mod solarize;
 pub mod tf_color;
 pub mod view_key;

@@ -2,7 +2,8 @@
 //!
 //! On floats `tf.image` never clips, so that values may leave 0…255 from one operation to the next; here too.
 
-use super::{planes::Planes, simd::dispatched};
+use super::planes::Planes;
+use crate::kernels::multiversion;
 
 /// `tf.image.adjust_brightness`: adds `delta` grey levels.
 pub fn adjust_brightness(image: &mut Planes<f32>, delta: f64) {
@@ -37,7 +38,7 @@ pub fn adjust_hue(image: &mut Planes<f32>, turn: f64) {
     turn_hue(red, green, blue, turn as f32);
 }
 
-dispatched! {
+multiversion! {
     fn scale_saturation(red: &mut [f32], green: &mut [f32], blue: &mut [f32], factor: f32) {
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
             let max = r.max(*g).max(*b);
@@ -49,7 +50,7 @@ dispatched! {
     }
 }
 
-dispatched! {
+multiversion! {
     fn turn_hue(red: &mut [f32], green: &mut [f32], blue: &mut [f32], turn: f32) {
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
             let max = r.max(*g).max(*b);

@@ -71,7 +71,7 @@ impl AugmentBench<'_> {
 }
 
 /// The paper's augmentation.
-fn paper_policy(image_size: u32) -> AugmentConfig {
+pub(super) fn paper_policy(image_size: u32) -> AugmentConfig {
     AugmentConfig { image_size, ..Preset::SimsiamImagenet.config() }
 }
 

@@ -97,11 +97,22 @@ pub fn run(args: &AugmentArgs, session: &Session) -> Result<(), Error> {
 }
 
 fn choose(args: &AugmentArgs, session: &Session) -> Result<Chosen, Error> {
+    let refuse_set = |what: &str| {
+        if args.set.is_empty() {
+            return Ok(());
+        }
+        Err(Error::usage(
+            format!("`--set` changes a pipeline, and `{}` is {what}", args.policy),
+            "give `--policy PIPELINE.yaml:STAGE`, or leave `--set` away",
+        ))
+    };
     if let Some(preset) = Preset::ALL.into_iter().find(|preset| preset.name() == args.policy) {
+        refuse_set("a preset")?;
         return Ok(Chosen::alone(preset.config()));
     }
     let folder = Path::new(&args.policy);
     if folder.join(POLICY_FILE).is_file() {
+        refuse_set("the folder of an artifact")?;
         return Ok(Chosen::alone(Policy::load(folder)?.config().clone()));
     }
     let Some((file, name)) = args.policy.rsplit_once(':').filter(|(file, name)| !file.is_empty() && !name.is_empty())

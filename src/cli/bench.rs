@@ -16,6 +16,7 @@ use crate::{
         augment::AugmentBench,
         extract::ExtractBench,
         ingest::{IngestBench, folder_config},
+        loader::LoaderBench,
         train::TrainBench,
     },
     error::Error,
@@ -29,6 +30,7 @@ use crate::{
 #[command(after_help = "Examples:\n  simsiam-pipe bench train --image-size 64 --batch-size 256\n  \
                         simsiam-pipe bench train --backbone resnet18 --stem cifar --image-size 32 --threads 8\n  \
                         simsiam-pipe bench augment --images data/photos --image-size 128\n  \
+                        simsiam-pipe bench loader --dataset runs/photos/train --image-size 128\n  \
                         simsiam-pipe bench stage pretrain\n\n\
                         A figure is that of the fastest step: other programs can only make a step slower. Nothing \
                         is written to the project.")]
@@ -47,6 +49,8 @@ pub enum BenchCommand {
     Extract(NetworkArgs),
     /// From image files to two views of each, by the paper's policy.
     Augment(AugmentArgs),
+    /// From a dataset to batches of views by the paper's policy, as pretraining draws them.
+    Loader(LoaderArgs),
     /// From image files to a dataset, as an `ingest` stage makes it.
     Ingest(IngestArgs),
     /// A stage of a pipeline with its own parameters, and how long it will take.
@@ -90,6 +94,26 @@ pub struct AugmentArgs {
     pub views: u32,
     /// Timed passes over the folder.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+}
+
+/// Which dataset, and which views of its images.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LoaderArgs {
+    /// The folder of an `ingest` stage's artifact, such as `runs/photos/train`.
+    #[arg(long, value_name = "FOLDER")]
+    pub dataset: PathBuf,
+    /// Width and height of a view in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    pub image_size: u32,
+    /// Views of each image.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=32))]
+    pub views: u32,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch_size: u32,
+    /// Timed epochs.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
 }
 
@@ -184,6 +208,12 @@ pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
             let bench = AugmentBench { images, image_size: *image_size, views: *views, steps: *steps };
             (bench.run(&mut on_step)?, format!("files to {views} views of {image_size}×{image_size} pixels"))
         }
+        BenchCommand::Loader(LoaderArgs { dataset, image_size, views, batch_size, steps }) => {
+            let (image_size, views, batch_size, steps) = (*image_size, *views, *batch_size, *steps);
+            let measured = LoaderBench { dataset, image_size, views, batch_size, steps }.run(&mut on_step)?;
+            session.note(&format!("the dataset was open after {:.2} ms", 1e3 * measured.open_seconds));
+            (measured.epochs, format!("a dataset to {views} views of {image_size}×{image_size} pixels"))
+        }
         BenchCommand::Ingest(IngestArgs { images, shorter_side, steps }) => {
             let bench = IngestBench { config: &folder_config(*shorter_side), root: images, steps: *steps };
             (bench.run(&mut on_step)?, format!("files to a dataset, shorter side {shorter_side} pixels"))
@@ -192,7 +222,7 @@ pub fn run(args: &BenchArgs, session: &Session) -> Result<(), Error> {
     let profile = match &args.command {
         BenchCommand::Train(network) | BenchCommand::Extract(network) => network.profile,
         BenchCommand::Stage(stage) => stage.profile,
-        BenchCommand::Augment(_) | BenchCommand::Ingest(_) => false,
+        BenchCommand::Augment(_) | BenchCommand::Loader(_) | BenchCommand::Ingest(_) => false,
     };
     if !profile {
         measurement.profile = None;

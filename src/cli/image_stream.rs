@@ -9,7 +9,7 @@ use std::{
 use rayon::prelude::*;
 
 use crate::{
-    data::decode::{OwnedImage, decode_rgb},
+    data::decode::{DecodeOptions, OwnedImage, decode_with},
     error::Error,
     eval::{
         EvalError,
@@ -18,8 +18,6 @@ use crate::{
     fs::FsError,
 };
 
-/// As `ingest` refuses them by default.
-const MAX_PIXELS: u64 = 50_000_000;
 /// Names that count as images in a folder; a file named by the user is tried whatever its name.
 const EXTENSIONS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
@@ -135,14 +133,14 @@ impl<'a> ImageStream<'a> {
         if batch.is_empty() {
             return Ok(None);
         }
-        let view_len = network.view_len();
+        let (view_len, options) = (network.view_len(), network.decode_options());
         // Decoded in parallel, reported in order. Of an image only the view is kept, unless more is asked for.
         let read: Vec<Result<EmbeddedImage, String>> = batch
             .par_iter()
             .zip(views.par_chunks_exact_mut(view_len))
             .map_init(ImageScratch::default, |scratch, (entry, view)| {
                 let path = entry.as_ref().map_err(String::clone)?;
-                let stored = network.view(decode(path)?, scratch, view);
+                let stored = network.view(decode(path, &options)?, scratch, view);
                 Ok(EmbeddedImage { path: path.clone(), stored: keep_images.then_some(stored) })
             })
             .collect();
@@ -170,10 +168,10 @@ impl<'a> ImageStream<'a> {
     }
 }
 
-fn decode(path: &Path) -> Result<OwnedImage, String> {
+fn decode(path: &Path, options: &DecodeOptions) -> Result<OwnedImage, String> {
     let problem = |reason: String| format!("`{}`: {reason}", path.display());
     let bytes = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
-    decode_rgb(&bytes, MAX_PIXELS).map_err(problem)
+    decode_with(&bytes, options).map_err(problem)
 }
 
 /// A path, or why there is none to look at.

@@ -102,6 +102,15 @@ impl Arrays {
             return Err(unfit(&path, "its values are not bytes", "store pixels as unsigned bytes from 0 to 255"));
         }
         let shape_help = "images are arrays [images, height, width], or with 1 or 3 channels behind or before";
+        if let [_, second @ (1 | 3), _, last @ (1 | 3)] = head.shape[..]
+            && (second, last) != (1, 1)
+        {
+            return Err(unfit(
+                &path,
+                &format!("its shape is {:?}, where {second} and {last} may both be the channels", head.shape),
+                "pad the images until they are higher and wider than 3 pixels, or leave the axis of a single channel away",
+            ));
+        }
         let (num_images, height, width, layout) = match head.shape[..] {
             [n, h, w] | [n, h, w, 1] | [n, 1, h, w] => (n, h, w, Layout::Grey),
             [n, h, w, 3] => (n, h, w, Layout::Interleaved),

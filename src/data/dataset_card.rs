@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ingest_config::ResizeConfig;
+use super::ingest_config::{ResizeConfig, is_white, white};
 use crate::augment::augment_config::ChannelStats;
 
 /// Description of a dataset artifact.
@@ -26,6 +26,9 @@ pub struct DatasetCard {
     /// How images were resized before they were stored.
     #[serde(default)]
     pub resize: ResizeConfig,
+    /// What lay behind the transparency of the images; left out where it is white.
+    #[serde(default = "white", skip_serializing_if = "is_white")]
+    pub background: [u8; 3],
     /// Files that could not be used, sorted by name.
     pub skipped: Vec<SkippedFile>,
     /// Name of each image, relative to the source, in the order of the images.

@@ -70,6 +70,7 @@ pub fn ingest_without(
     let mut num_duplicates = 0_u64;
     let mut writer = StoreWriter::create(out_dir, class_names.clone())?
         .with_resize(config.resize)
+        .over(config.background)
         .expecting(selected.len(), earlier.map(EarlierImages::dataset));
     let (mut skipped, mut broken) = (vec![], vec![]);
     let total = selected.len() as u64;

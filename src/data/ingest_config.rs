@@ -34,7 +34,7 @@ pub struct IngestConfig {
     #[schemars(range(min = 1))]
     pub max_pixels: u64,
     /// Red, green and blue that lie behind what is transparent.
-    #[serde(default = "default_background")]
+    #[serde(default = "white")]
     pub background: [u8; 3],
 }
 
@@ -65,8 +65,14 @@ fn default_max_pixels() -> u64 {
 /// What a viewer shows behind transparency.
 pub const WHITE: [u8; 3] = [255; 3];
 
-fn default_background() -> [u8; 3] {
+/// The background of images that were not stored over another.
+pub fn white() -> [u8; 3] {
     WHITE
+}
+
+/// Whether a background needs no mention.
+pub fn is_white(background: &[u8; 3]) -> bool {
+    *background == WHITE
 }
 
 /// How images are resized when they are stored (bilinear with antialias).

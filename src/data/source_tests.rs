@@ -178,6 +178,13 @@ fn arrays_of_grey_and_of_colours_are_read() {
         let dataset = source.open();
         assert_eq!((dataset.image(1).width, &dataset.image(1).rgb[..4]), (width, &expected[..]), "{shape}");
     }
+    for shape in ["(2, 3, 2, 3)", "(4, 1, 3, 3)", "(4, 3, 3, 1)"] {
+        source.write("i.npy", npy("|u1", shape, &values));
+        let complaint = source.complaint(&json!({ "source": { "npy": { "images": "i.npy" } } }));
+        assert!(complaint.contains("may both be the channels"), "{shape}: {complaint}");
+    }
+    source.write("i.npy", npy("|u1", "(4, 1, 9, 1)", &values));
+    assert_eq!(source.ingest(&json!({ "source": { "npy": { "images": "i.npy" } } })).unwrap().num_images, 4);
     source.write("i.npy", npy("|u1", "(4, 3, 3)", &values));
     assert_eq!(source.ingest(&json!({ "source": { "npy": { "images": "i.npy" } } })).unwrap().num_images, 4);
 }

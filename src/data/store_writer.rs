@@ -12,7 +12,7 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
     DataError, Dataset, DatasetCard, SkippedFile,
-    ingest_config::ResizeConfig,
+    ingest_config::{ResizeConfig, WHITE},
     pixel_sums::PixelSums,
     runs::{Cuts, PIXELS_DIR, run_file},
 };
@@ -44,6 +44,7 @@ pub struct StoreWriter<'e> {
     class_counts: Vec<u64>,
     sums: PixelSums,
     resize: ResizeConfig,
+    background: [u8; 3],
 }
 
 /// The images since the last cut.
@@ -86,6 +87,7 @@ impl<'e> StoreWriter<'e> {
             class_names,
             sums: PixelSums::default(),
             resize: ResizeConfig::None,
+            background: WHITE,
         })
     }
 
@@ -93,6 +95,13 @@ impl<'e> StoreWriter<'e> {
     #[must_use]
     pub fn with_resize(mut self, resize: ResizeConfig) -> Self {
         self.resize = resize;
+        self
+    }
+
+    /// Records what lies behind the transparency of the images that will be written.
+    #[must_use]
+    pub fn over(mut self, background: [u8; 3]) -> Self {
+        self.background = background;
         self
     }
 
@@ -304,6 +313,7 @@ impl<'e> StoreWriter<'e> {
             class_names: self.class_names,
             class_counts: self.class_counts,
             resize: self.resize,
+            background: self.background,
             skipped,
             file_names: self.file_names,
         };

@@ -21,7 +21,7 @@ use super::{
     tensor_file::{TensorFile, Values, format_error, load_json, save_json, save_tensors},
 };
 use crate::{
-    data::ingest_config::ResizeConfig,
+    data::ingest_config::{ResizeConfig, is_white, white},
     train::{EncoderCard, Preprocessing},
 };
 
@@ -63,6 +63,9 @@ pub struct EmbeddingsCard {
     /// How the test images, or without those the training images, were resized when they were stored.
     #[serde(default)]
     pub resize: ResizeConfig,
+    /// What lay behind their transparency; left out where it is white.
+    #[serde(default = "white", skip_serializing_if = "is_white")]
+    pub background: [u8; 3],
     /// Width and height that raw pixels were averaged down to.
     pub raw_pixels_size: u32,
     /// The encoder: backbone, preprocessing, seed.
@@ -72,7 +75,7 @@ pub struct EmbeddingsCard {
 impl EmbeddingsCard {
     /// How an image becomes input, from the file on: what was done to the images in the tables.
     pub fn preprocessing(&self) -> Preprocessing {
-        Preprocessing { resize: self.resize, ..self.encoder.preprocessing }
+        Preprocessing { resize: self.resize, background: self.background, ..self.encoder.preprocessing }
     }
 }
 
@@ -280,6 +283,7 @@ pub(crate) mod tests {
             predictor: PredictorConfig::default(),
             preprocessing: Preprocessing {
                 resize: ResizeConfig::None,
+                background: white(),
                 image_size: 32,
                 evaluation: EvaluationViewConfig::CenterCrop,
                 channel_stats: NormalizeConfig::Imagenet.channel_stats(),
@@ -336,6 +340,7 @@ pub(crate) mod tests {
                 })
                 .collect(),
             resize: ResizeConfig::None,
+            background: white(),
             raw_pixels_size: 8,
             encoder: encoder_card(12),
         };

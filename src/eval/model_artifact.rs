@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     augment::{Scratch, resample::ResampleScratch},
-    data::{decode::OwnedImage, ingest::resize, ingest_config::ResizeConfig},
+    data::{
+        decode::{DecodeOptions, OwnedImage},
+        ingest::resize,
+        ingest_config::ResizeConfig,
+    },
     model::backbone::{Backbone, BackboneConfig},
     train::{EncoderCard, Preprocessing, encoder_card},
 };
@@ -80,7 +84,8 @@ impl ModelArtifact {
         let network = FrozenNetwork::load(&self.weights, &self.backbone, &self.preprocessing)?;
         self.check_feature_dim(network.feature_dim())?;
         let image_size = self.preprocessing.image_size as usize;
-        Ok(ImageNetwork { network, resize: self.preprocessing.resize, image_size })
+        let Preprocessing { resize, background, .. } = self.preprocessing;
+        Ok(ImageNetwork { network, resize, background, image_size })
     }
 }
 
@@ -111,6 +116,7 @@ pub struct ImageScratch {
 pub struct ImageNetwork {
     network: FrozenNetwork,
     resize: ResizeConfig,
+    background: [u8; 3],
     image_size: usize,
 }
 
@@ -128,6 +134,11 @@ impl ImageNetwork {
     /// Values of a view.
     pub fn view_len(&self) -> usize {
         3 * self.image_size * self.image_size
+    }
+
+    /// How an image file is decoded, as those that it knows were.
+    pub fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions { background: self.background, ..DecodeOptions::default() }
     }
 
     /// Writes the view of a decoded image, [size, size, 3], to `out`; gives the image as it would be stored.

@@ -1,11 +1,18 @@
 //! How a file becomes network input, in words that somebody can program by.
 
-use crate::{augment::augment_config::EvaluationViewConfig, data::ingest_config::ResizeConfig, train::Preprocessing};
+use crate::{
+    augment::augment_config::EvaluationViewConfig,
+    data::ingest_config::{ResizeConfig, is_white},
+    train::Preprocessing,
+};
 
 /// The steps from a decoded image to the input [batch, 3, size, size].
 pub fn describe(preprocessing: &Preprocessing) -> String {
-    let Preprocessing { resize, image_size: size, evaluation, channel_stats } = preprocessing;
+    let Preprocessing { resize, background, image_size: size, evaluation, channel_stats } = preprocessing;
     let mut steps = vec!["decode to RGB, 8 bits a channel".to_owned()];
+    if !is_white(background) {
+        steps.push(format!("lay transparency over the colour {background:?}"));
+    }
     match resize {
         ResizeConfig::None => {}
         ResizeConfig::ShorterSide(side) => steps.push(format!(

@@ -1,7 +1,5 @@
 //! Finds the artifact from which a stage may take what is as before.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use crate::{
@@ -26,7 +24,8 @@ pub(super) fn find_earlier(
         let provenance = &entry.provenance;
         (provenance.stage == stage.name && provenance.pipeline == pipeline.name, provenance.created)
     });
-    entries.iter().rev().find_map(|entry| open(store, entry, fingerprint))
+    let images = treatment(fingerprint.kind, &fingerprint.config)?.images;
+    entries.iter().rev().find_map(|entry| open(store, entry, fingerprint, images))
 }
 
 /// Keeps that a stage is done, for those that will look for it.
@@ -40,29 +39,27 @@ pub(super) fn remember(store: &Store, fingerprint: &StageFingerprint, digest: &D
 /// The same for all stages that treat a single image alike; `None` for kinds that take nothing from earlier artifacts.
 fn key(fingerprint: &StageFingerprint) -> Option<Digest> {
     let StageFingerprint { version, kind, implementation_revision, config, inputs, seed, .. } = fingerprint;
-    let Treatment { parameters, inputs: names } = treatment(*kind, config)?;
+    let Treatment { parameters, inputs: names, .. } = treatment(*kind, config)?;
     let inputs: Vec<_> = names.iter().map(|name| (name, inputs.get(*name))).collect();
     let record = json!([version, kind.name(), implementation_revision, seed, parameters, inputs]);
     Some(Digest::of(to_canonical_json(&record).as_bytes()))
 }
 
-fn open(store: &Store, entry: &CacheEntry, now: &StageFingerprint) -> Option<Earlier> {
+/// `images` is the key of the folder whose files the images are.
+fn open(store: &Store, entry: &CacheEntry, now: &StageFingerprint, images: Option<&str>) -> Option<Earlier> {
     let then = &entry.fingerprint;
-    let mut sources = BTreeMap::new();
-    for (key, new) in &now.sources {
-        let old = then.sources.get(key)?;
-        let files = |tree| file_digests(store.layout(), tree);
-        let files = SourceFiles { then: files(old)?, now: files(new)? };
-        if !files.overlap() {
-            return None;
+    let images = match images {
+        Some(key) => {
+            let files = |fingerprint: &StageFingerprint| file_digests(store.layout(), fingerprint.sources.get(key)?);
+            Some(SourceFiles { then: files(then)?, now: files(now)? }).filter(SourceFiles::overlap)?.into()
         }
-        sources.insert(key.clone(), files);
-    }
+        None => None,
+    };
     let inputs = then.inputs.iter().map(|(name, digests)| {
         let folders: Option<Vec<_>> = digests.iter().map(|digest| stored(store, digest)).collect();
         Some((name.clone(), folders?))
     });
-    Some(Earlier { artifact: stored(store, &entry.artifact)?, inputs: inputs.collect::<Option<_>>()?, sources })
+    Some(Earlier { artifact: stored(store, &entry.artifact)?, inputs: inputs.collect::<Option<_>>()?, images })
 }
 
 /// An artifact that stays where it is until the process ends.

@@ -135,7 +135,6 @@ mod tests {
         let input = InputArtifact { stage: "a".into(), digest: Digest::of(b"a"), dir: "/cache/a".into() };
         let stored = StoredFolder { dir: "/cache/old".into(), files: [("a".into(), Digest::of(b"a"))].into() };
         let files = SourceFiles { then: stored.files.clone(), now: BTreeMap::new() };
-        let sources = [("source".to_owned(), files)].into();
         StageJob {
             fingerprint: Digest::of(b"f"),
             pipeline: "p".into(),
@@ -149,7 +148,7 @@ mod tests {
             earlier: Some(Earlier {
                 artifact: stored.clone(),
                 inputs: [("dataset".into(), vec![stored])].into(),
-                sources,
+                images: Some(files),
             }),
             threads: 3,
         }

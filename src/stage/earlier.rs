@@ -13,7 +13,7 @@ use std::{
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::StageKind;
 use crate::{digest::Digest, fs::files};
@@ -73,8 +73,9 @@ pub struct Earlier {
     pub artifact: StoredFolder,
     /// The artifacts that it was made from, by name of the input, as far as they are still there.
     pub inputs: BTreeMap<String, Vec<StoredFolder>>,
-    /// The files outside the cache that it was made from, by key under `with`.
-    pub sources: BTreeMap<String, SourceFiles>,
+    /// The files outside the cache that its images were, where they came from there.
+    #[serde(default)]
+    pub images: Option<SourceFiles>,
 }
 
 impl Earlier {
@@ -91,34 +92,53 @@ pub struct Treatment {
     pub parameters: Value,
     /// The inputs whose content plays a part.
     pub inputs: &'static [&'static str],
+    /// Key under `with` of the folder whose files the images are, where they come from outside. What else is read from
+    /// outside only says which of them there are and what they are called.
+    pub images: Option<&'static str>,
 }
 
-/// Sources whose images are files of one folder, by name.
-pub const FOLDER_SOURCES: [&str; 2] = ["image_folder", "flat_folder"];
+/// Sources whose images are files of one folder, by name, and the key of that folder.
+const FOLDER_SOURCES: [(&str, &str); 3] = [
+    ("image_folder", "source.image_folder"),
+    ("flat_folder", "source.flat_folder"),
+    ("manifest", "source.manifest.images"),
+];
 
 /// How a stage with these parameters (those of its fingerprint) treats a single image; `None` for kinds that take
 /// nothing from earlier artifacts.
 pub fn treatment(kind: StageKind, config: &Value) -> Option<Treatment> {
     // Those that only decide which images there are, or which tables; whatever is not named here plays a part.
-    let (without, inputs): (&[&str], &[&str]) = match kind {
-        StageKind::Ingest if FOLDER_SOURCES.iter().any(|source| config["source"].get(*source).is_some()) => {
-            (&["classes", "max_per_class", "on_error", "subset", "duplicates"], &[])
+    let (without, inputs, source): (&[&str], &[&str], _) = match kind {
+        StageKind::Ingest => {
+            let source = FOLDER_SOURCES.iter().find(|(name, _)| config["source"].get(*name).is_some())?;
+            (&["classes", "max_per_class", "on_error", "subset", "duplicates"], &[], Some(source))
         }
-        StageKind::Extract => (&["baselines"], &["encoder"]),
+        StageKind::Extract => (&["baselines"], &["encoder"], None),
         _ => return None,
     };
     let mut parameters = config.clone();
     if let Some(parameters) = parameters.as_object_mut() {
         parameters.retain(|key, _| !without.contains(&key.as_str()));
     }
-    Some(Treatment { parameters, inputs })
+    if let Some((name, _)) = source {
+        // Which columns of a table say what decides no pixel.
+        parameters["source"] = json!({ *name: "content" });
+    }
+    Some(Treatment { parameters, inputs, images: source.map(|(_, key)| *key) })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn columns_and_splits_of_a_table_decide_no_image() {
+        let of =
+            |table: Value| treatment(StageKind::Ingest, &json!({ "source": { "manifest": table }, "max_pixels": 9 }));
+        let train = of(json!({ "path": "content", "images": "content", "split": "train" })).unwrap();
+        assert_eq!(train.images, Some("source.manifest.images"));
+        assert_eq!(of(json!({ "path": "content", "images": "content", "label_column": "kind" })), Some(train));
+    }
 
     #[test]
     fn only_what_decides_an_image_counts() {

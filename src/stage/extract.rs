@@ -120,6 +120,7 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         test_labelled: labels.test.is_some(),
         representations: cards,
         resize: common_resize(&train, test.as_ref(), ctx),
+        background: test.as_ref().unwrap_or(&train).card().background,
         raw_pixels_size: config.raw_pixels_size,
         encoder,
     };

@@ -279,7 +279,7 @@ impl Fixture {
     /// The artifact in `out` with those that it was made from.
     fn earlier(&self, names: &[&str]) -> Earlier {
         let inputs = names.iter().map(|name| ((*name).to_owned(), vec![stored(&self.dir(name))])).collect();
-        Earlier { artifact: stored(&self.dir("out")), inputs, sources: BTreeMap::new() }
+        Earlier { artifact: stored(&self.dir("out")), inputs, images: None }
     }
 
     fn files(&self, out: &str) -> BTreeMap<String, Digest> {

@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     augment::{EvaluationView, Policy},
-    data::{Dataset, LabelledLoader, ViewSource, ingest_config::ResizeConfig, load_evaluation_views},
+    data::{
+        Dataset, LabelledLoader, ViewSource,
+        ingest_config::{ResizeConfig, WHITE},
+        load_evaluation_views,
+    },
     eval::{
         ClassifierEpoch, ClassifierMetrics,
         classifier_artifact::{
@@ -73,7 +77,11 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     let class_names = train.card().class_names.clone();
     let test_labels = usable_test_labels(&class_names, &test)?;
     let Start { name, train: config, layers, backbone, backbone_config, preprocessing, views } = start;
-    let preprocessing = Preprocessing { resize: common_resize(&train, Some(&test), ctx), ..preprocessing };
+    let preprocessing = Preprocessing {
+        resize: common_resize(&train, Some(&test), ctx),
+        background: test.card().background,
+        ..preprocessing
+    };
     let view = preprocessing.view();
 
     let mut source = Source::new(&train, views, view.clone(), &config, ctx)?;
@@ -160,6 +168,7 @@ fn start_supervised(config: &SupervisedConfig, ctx: &StageContext<'_>) -> Result
     let augmentation = policy.config();
     let preprocessing = Preprocessing {
         resize: ResizeConfig::None,
+        background: WHITE,
         image_size: augmentation.image_size,
         evaluation: augmentation.evaluation,
         channel_stats: augmentation.normalize.channel_stats(),

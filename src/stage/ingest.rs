@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StageContext, StageError, StageOutcome, StageReporter, earlier::FOLDER_SOURCES};
+use super::{StageContext, StageError, StageOutcome, StageReporter};
 use crate::data::{
     DataError, Dataset, EarlierImages, IngestConfig, Progress,
     ingest::ingest_without,
@@ -35,7 +35,7 @@ pub fn run(config: &IngestConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
 /// at when they are taken.
 fn earlier_images(ctx: &StageContext<'_>) -> Option<EarlierImages> {
     let earlier = ctx.earlier?;
-    let files = FOLDER_SOURCES.iter().find_map(|source| earlier.sources.get(&format!("source.{source}")))?;
+    let files = earlier.images.as_ref()?;
     if !earlier.artifact.is_whole(&[IMAGES_FILE, CARD_FILE]) {
         ctx.reporter.info("the earlier dataset is damaged: every image is read again");
         return None;

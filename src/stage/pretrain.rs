@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{StageContext, StageError, StageOutcome, extract::input_dir, knn_monitor::KnnMonitor};
 use crate::{
     augment::Policy,
-    data::{BatchLoader, Dataset, ingest_config::ResizeConfig},
+    data::{BatchLoader, Dataset, DatasetCard},
     digest::Digest,
     fs::{FsError, files},
     model::{
@@ -65,7 +65,7 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
     let init = config.init.as_ref().map(|path| Init::read(path, config.backbone, ctx)).transpose()?;
     let weights = init.as_ref().map(|init| init.weights.as_slice());
     let pretrained = pretrain(config, ctx.seed, weights, &source, &mut host)?;
-    save(config, ctx, &policy, dataset.card().resize, &pretrained, init.map(|init| init.digest))
+    save(config, ctx, &policy, dataset.card(), &pretrained, init.map(|init| init.digest))
 }
 
 /// Weights to start from.
@@ -100,7 +100,7 @@ fn save(
     config: &PretrainConfig,
     ctx: &StageContext<'_>,
     policy: &Policy,
-    resize: ResizeConfig,
+    dataset: &DatasetCard,
     pretrained: &Pretrained,
     init: Option<Digest>,
 ) -> Result<StageOutcome, StageError> {
@@ -117,7 +117,8 @@ fn save(
         projector: config.projector,
         predictor: config.predictor,
         preprocessing: Preprocessing {
-            resize,
+            resize: dataset.resize,
+            background: dataset.background,
             image_size: augmentation.image_size,
             evaluation: augmentation.evaluation,
             channel_stats: augmentation.normalize.channel_stats(),

@@ -14,7 +14,7 @@ use crate::{
     },
     data::{
         DatasetCard, SkippedFile,
-        ingest_config::ResizeConfig,
+        ingest_config::{ResizeConfig, WHITE},
         store_writer::{FORMAT, StoreWriter},
     },
     digest::Digest,
@@ -106,6 +106,7 @@ pub(super) fn encoder(root: &Path, stage: &str, seed: u64) -> InputArtifact {
         predictor: config.predictor,
         preprocessing: Preprocessing {
             resize: ResizeConfig::None,
+            background: WHITE,
             image_size: 64,
             evaluation: EvaluationViewConfig::default(),
             channel_stats: policy().normalize.channel_stats(),
@@ -333,6 +334,7 @@ fn dataset(root: &Path, stage: &str, per_class: usize, hostile: bool) -> InputAr
         max_size: [108, 81],
         channel_stats: policy().normalize.channel_stats(),
         resize: ResizeConfig::None,
+        background: WHITE,
         skipped,
         file_names: (0..per_class)
             .flat_map(|idx| names.iter().map(move |name| file_name(name, idx, hostile)))

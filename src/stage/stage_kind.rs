@@ -177,7 +177,7 @@ impl StageKind {
         match self {
             // 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in one pass, other
             // kernels; the probe records its penalty.
-            // `ingest`: 3: pixels lie in more and smaller files.
+            // `ingest` 3: pixels lie in more and smaller files; the background of transparency is recorded.
             Self::Ingest | Self::Pretrain | Self::Fit => 3,
             // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2,
             // embeddings come with thumbnails and their spread is summed in another order; the page knows several

@@ -7,7 +7,7 @@ use crate::{
         EvaluationView,
         augment_config::{ChannelStats, EvaluationViewConfig},
     },
-    data::ingest_config::ResizeConfig,
+    data::ingest_config::{ResizeConfig, is_white, white},
     model::{backbone::BackboneConfig, predictor::PredictorConfig, projector::ProjectorConfig},
 };
 
@@ -61,6 +61,9 @@ pub struct Preprocessing {
     /// is resized alike.
     #[serde(default)]
     pub resize: ResizeConfig,
+    /// What lies behind the transparency of an image; left out where it is white.
+    #[serde(default = "white", skip_serializing_if = "is_white")]
+    pub background: [u8; 3],
     /// Width and height of the input.
     pub image_size: u32,
     /// How the image is brought to that size.

@@ -85,6 +85,59 @@ fn only_what_is_new_is_worked_on_and_the_result_is_that_of_a_full_run() {
     assert_eq!(artifacts(&project), after);
 }
 
+/// Runs again, where `images` says how many are taken of how many, and once more with an empty cache: the same digest.
+fn run_again(project: &Project, images: &str) {
+    project.call(&["run"]).ok().says(&format!("{images} images are as before"));
+    let after = artifacts(project);
+    let fresh = format!("fresh-{}", images.replace(' ', "-"));
+    let full = project.call(&["--cache-dir", &fresh, "run"]).ok();
+    assert!(!full.stderr.contains("images are as before"), "{}", full.stderr);
+    assert_eq!(artifacts(project), after, "{images}");
+}
+
+#[test]
+fn a_table_that_changes_needs_only_its_new_files() {
+    let source = "{ manifest: { path: table.csv, images: data, split: train } }";
+    let stage = format!("uses: ingest, with: {{ source: {source}, resize: {{ shorter_side: 9 }} }}");
+    let project = Project::new()
+        .write("pipeline.yaml", &format!("version: 1\nname: p\nstages:\n  data: {{ {stage} }}\n"))
+        .write("table.csv", "path,label,split\nb.png,sea,train\na.png,wood,train\nc.png,sea,test\n");
+    for (name, look) in [("a.png", 1), ("b.png", 80), ("c.png", 160)] {
+        photo(&project, name, look);
+    }
+    project.call(&["run"]).ok();
+
+    // Another order, another class, a row of another split that is now of this one, and a new file.
+    photo(&project, "d.png", 240);
+    let table = "path,label,split\na.png,road,train\nd.png,sea,train\nc.png,sea,train\nb.png,sea,train\n";
+    fs::write(project.path("table.csv"), table).unwrap();
+    run_again(&project, "2 of 4");
+
+    // Other bytes under the same name, and two files that change names.
+    photo(&project, "a.png", 7);
+    fs::rename(project.path("data/b.png"), project.path("data/e.png")).unwrap();
+    fs::rename(project.path("data/c.png"), project.path("data/b.png")).unwrap();
+    fs::write(project.path("table.csv"), table.replace("c.png", "e.png")).unwrap();
+    run_again(&project, "3 of 4");
+}
+
+#[test]
+fn a_list_that_changes_needs_only_its_new_files() {
+    let list = "{ file_list: { path: list.txt, keep: listed } }";
+    let stage = format!("uses: ingest, with: {{ source: {{ image_folder: data }}, subset: {list} }}");
+    let project = Project::new()
+        .write("pipeline.yaml", &format!("version: 1\nname: p\nstages:\n  data: {{ {stage} }}\n"))
+        .write("list.txt", "sea/1.png\nsea/2.png\n");
+    for idx in 0..4 {
+        photo(&project, &format!("sea/{idx}.png"), idx * 60);
+    }
+    project.call(&["run"]).ok();
+    fs::write(project.path("list.txt"), "sea/3.png\nsea/2.png\nsea/1.png\n").unwrap();
+    run_again(&project, "2 of 3");
+    fs::write(project.path("list.txt"), "sea/2.png\n").unwrap();
+    run_again(&project, "1 of 1");
+}
+
 #[test]
 fn what_was_damaged_is_not_taken() {
     let project = photos();

@@ -192,6 +192,9 @@ stages:
     assert_eq!(called.stdout, "new/sheet.png\n");
     assert_eq!(sheet("new/sheet.png").dimensions(), (4 + 32 + 12 + 3 * 36, 4 + 36));
     try_it(&["pipelines/p.yaml:views", "--out", "again.png"]).ok();
+    try_it(&["simsiam_cifar", "--out", "no.png", "--set", "stages.views.with.image_size=16"])
+        .code(2)
+        .says("`--set` changes a pipeline, and `simsiam_cifar` is a preset");
     assert_eq!(sheet("again.png"), sheet("new/sheet.png"));
     try_it(&[
         "pipelines/p.yaml:views",
