@@ -1,5 +1,7 @@
 //! The augmentation policy as the user writes it.
 
+use std::ops::RangeInclusive;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +82,9 @@ pub enum NormalizeConfig {
     Custom(ChannelStats),
 }
 
+/// Widths and heights that a view may have.
+pub const IMAGE_SIZES: RangeInclusive<u32> = 8..=1024;
+
 /// Mean and standard deviation of each channel on the 0…1 scale.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +93,15 @@ pub struct ChannelStats {
     pub mean: [f64; 3],
     /// Standard deviation of red, green, blue; each above 0.
     pub std: [f64; 3],
+}
+
+impl ChannelStats {
+    /// What is wrong with them, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        let Self { mean, std } = self;
+        let channel = (0..3).find(|&idx| !(mean[idx].is_finite() && std[idx].is_finite() && std[idx] > 0.0))?;
+        Some(format!("channel {channel} has mean {} and std {}", mean[channel], std[channel]))
+    }
 }
 
 impl NormalizeConfig {

@@ -2,7 +2,7 @@
 
 use super::{
     AugmentConfig, AugmentError, EvaluationView, ImageRef, ViewKey,
-    augment_config::{ColorJitterConfig, Interpolation, OpConfig},
+    augment_config::{ColorJitterConfig, IMAGE_SIZES, Interpolation, OpConfig},
     normalize_pixels::PixelNormalizer,
     planes::Planes,
     view_op::{Canvas, FinishedView, PinnedOp, ViewInProgress, ViewOp},
@@ -110,16 +110,11 @@ impl Policy {
 }
 
 fn check_config(config: &AugmentConfig) -> Result<(), AugmentError> {
-    check_range("image_size", f64::from(config.image_size), 8.0, 1024.0)?;
-    let stats = config.normalize.channel_stats();
-    for channel in 0..3 {
-        if !stats.mean[channel].is_finite() || !stats.std[channel].is_finite() || stats.std[channel] <= 0.0 {
-            return Err(AugmentError::config(
-                "normalize.custom",
-                format!("channel {channel} has mean {} and std {}", stats.mean[channel], stats.std[channel]),
-                "means must be finite and deviations above 0, both on the 0…1 scale",
-            ));
-        }
+    let (smallest, largest) = (f64::from(*IMAGE_SIZES.start()), f64::from(*IMAGE_SIZES.end()));
+    check_range("image_size", f64::from(config.image_size), smallest, largest)?;
+    if let Some(problem) = config.normalize.channel_stats().problem() {
+        let help = "means must be finite and deviations above 0, both on the 0…1 scale";
+        return Err(AugmentError::config("normalize.custom", problem, help));
     }
     check_range("views", f64::from(config.views), 2.0, 8.0)?;
     let lists = config.view_ops.len();

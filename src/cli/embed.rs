@@ -1,13 +1,13 @@
 //! `embed`: features of images from anywhere, with nothing but an artifact.
 
 use std::{
-    io::{self, BufWriter, Read, Write},
+    io::{BufWriter, Read, Write},
     path::PathBuf,
 };
 
 use super::{
-    Session,
-    image_stream::{ImageStream, ImageSummary, open_model, unusable, written},
+    Session, destination,
+    image_stream::{ImageArgs, ImageStream, ImageSummary, UntilClosed, on_terminal, open_model, unusable, written},
 };
 use crate::{
     error::Error,
@@ -27,9 +27,9 @@ pub struct EmbedArgs {
     /// The artifact of a `pretrain`, `extract` or `fit` stage, such as `runs/intel/pretrain`.
     #[arg(long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Images, folders of images with all folders below, or `-` for paths on stdin, one a line.
-    #[arg(required = true, value_name = "IMAGE|FOLDER|-")]
-    pub inputs: Vec<PathBuf>,
+    /// Which images.
+    #[command(flatten)]
+    pub images: ImageArgs,
     /// The file to write: its ending decides whether it is `.npy`, `.safetensors` or `.csv`.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -40,8 +40,7 @@ pub struct EmbedArgs {
 /// # Errors
 /// Where the model cannot be used, the file cannot be written, or some images could not be used.
 pub fn command(args: &EmbedArgs, session: &Session) -> Result<(), Error> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    run(args, session.json(), &mut io::stdin().lock(), &mut out, &mut io::stderr())?.check()
+    on_terminal(|stdin, out, err| run(args, session.json(), stdin, out, err))
 }
 
 /// Writes the file, which appears whole or not at all, and the name of each row's file to `out`; with `json` as one
@@ -62,6 +61,9 @@ pub fn run(
             "name a file that ends in `.npy`, `.safetensors` or `.csv`",
         ));
     };
+    destination::prepare(&args.out)?;
+    // Whoever closes stdout has seen enough names, and still wants the file.
+    let out = &mut UntilClosed::new(out);
     let artifact = open_model(&args.model)?;
     let network = artifact.network().map_err(|source| unusable(&args.model, source))?;
     let io_error = |source| FsError { action: "write", path: args.out.clone(), source };
@@ -69,7 +71,7 @@ pub fn run(
     let unfinished = folder.path().join("features");
     let file = BufWriter::new(files::create(&unfinished)?);
     let mut table = FeatureWriter::new(file, format, network.feature_dim()).map_err(io_error)?;
-    let mut images = ImageStream::new(&args.inputs, &network, &args.model, stdin, err);
+    let mut images = ImageStream::new(&args.images.inputs, &network, &args.model, stdin, err);
     let mut row = 0_u64;
     while let Some((batch, features)) = images.next_batch()? {
         for (image, values) in batch.iter().zip(features.chunks_exact(network.feature_dim())) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    PipelineArgs, Session,
+    PipelineArgs, Session, destination,
     image_stream::{open_model, unusable},
     load,
     run::RealExecutor,
@@ -103,6 +103,11 @@ pub fn run(args: &ExportArgs, session: &Session) -> Result<(), Error> {
 
 /// Writes what the artifact in `dir` holds in another format, whole or not at all.
 fn convert(args: &ExportArgs, dir: &Path, session: &Session) -> Result<(), Error> {
+    if args.format == ExportFormat::Projector {
+        files::create_dir_all(&files::parent_of(&args.to))?;
+    } else {
+        destination::prepare(&args.to)?;
+    }
     match args.format {
         ExportFormat::Artifact => {}
         ExportFormat::Onnx => {

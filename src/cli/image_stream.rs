@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +20,14 @@ use crate::{
 
 /// Names that count as images in a folder; a file named by the user is tried whatever its name.
 const EXTENSIONS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// Which images a command is about.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ImageArgs {
+    /// Images, folders of images with all folders below, or `-` for paths on stdin, one a line.
+    #[arg(required = true, value_name = "IMAGE|FOLDER|-")]
+    pub inputs: Vec<PathBuf>,
+}
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +47,53 @@ impl ImageSummary {
     pub fn check(self) -> Result<(), Error> {
         let Self { done, failed } = self;
         if failed == 0 { Ok(()) } else { Err(Error::ImagesFailed { failed, total: done + failed }) }
+    }
+}
+
+/// Runs a command on stdin, stdout and stderr of the process.
+///
+/// # Errors
+/// Where the command fails, or some images could not be used.
+pub(super) fn on_terminal(
+    command: impl FnOnce(&mut dyn Read, &mut dyn Write, &mut dyn Write) -> Result<ImageSummary, Error>,
+) -> Result<(), Error> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    command(&mut io::stdin().lock(), &mut out, &mut io::stderr())?.check()
+}
+
+/// A reader that may go away, as `head` does, while a file is still to be finished: what follows is dropped.
+pub(super) struct UntilClosed<'a> {
+    out: &'a mut dyn Write,
+    closed: bool,
+}
+
+impl<'a> UntilClosed<'a> {
+    /// Nobody has gone yet.
+    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+        Self { out, closed: false }
+    }
+
+    fn unless_closed<T>(&mut self, dropped: T, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+        if self.closed {
+            return Ok(dropped);
+        }
+        match write(self.out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(dropped)
+            }
+            result => result,
+        }
+    }
+}
+
+impl Write for UntilClosed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_closed(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_closed((), |out| out.flush())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bench_stage;
 pub mod cache;
 pub mod completions;
+mod destination;
 pub mod doctor;
 pub mod embed;
 pub mod explain;

@@ -1,7 +1,7 @@
 //! `predict`: a fitted classifier on images, with nothing but its artifact.
 
 use std::{
-    io::{self, BufWriter, Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     Session,
-    image_stream::{ImageStream, ImageSummary, open_model, unusable, written},
+    image_stream::{ImageArgs, ImageStream, ImageSummary, on_terminal, open_model, unusable, written},
 };
 use crate::{
     error::Error,
@@ -27,9 +27,9 @@ pub struct PredictArgs {
     /// The artifact of a `fit` stage, such as `runs/intel/probe`.
     #[arg(long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Images, folders of images with all folders below, or `-` for paths on stdin, one a line.
-    #[arg(required = true, value_name = "IMAGE|FOLDER|-")]
-    pub inputs: Vec<PathBuf>,
+    /// Which images.
+    #[command(flatten)]
+    pub images: ImageArgs,
     /// Print CSV with the header `file,rank,class,probability`, even where JSON is asked for.
     #[arg(long)]
     pub csv: bool,
@@ -43,11 +43,10 @@ pub struct PredictArgs {
 /// # Errors
 /// Where the classifier cannot be used, nobody takes the output, or some images could not be used.
 pub fn command(args: &PredictArgs, session: &Session) -> Result<(), Error> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    run(args, session.json(), &mut io::stdin().lock(), &mut out, &mut io::stderr())?.check()
+    on_terminal(|stdin, out, err| run(args, session.json(), stdin, out, err))
 }
 
-/// Predicts every image of `args.inputs` and writes to `out` as it goes; what cannot be used is named on
+/// Predicts every image of `args.images` and writes to `out` as it goes; what cannot be used is named on
 /// `err`. `stdin` is read where an input is `-`. With `json`, each image is one JSON object on a line.
 ///
 /// # Errors
@@ -80,7 +79,7 @@ pub fn run(
     if format == Format::Csv {
         written(writeln!(out, "file,rank,class,probability"))?;
     }
-    let mut images = ImageStream::new(&args.inputs, &network, &args.model, stdin, err);
+    let mut images = ImageStream::new(&args.images.inputs, &network, &args.model, stdin, err);
     while let Some((batch, features)) = images.next_batch()? {
         let probabilities = head.probabilities(&features).map_err(failed)?;
         for (image, row) in batch.iter().zip(probabilities.chunks_exact(card.class_names.len())) {

@@ -1,15 +1,17 @@
 //! `similar`: the embedded images that are most like given ones, with nothing but an embeddings artifact.
 
 use std::{
-    io::{self, BufWriter, Read, Write},
+    io::{self, Read, Write},
     path::PathBuf,
 };
 
 use serde::Serialize;
 
 use super::{
-    Session,
-    image_stream::{EmbeddedImage, ImageStream, ImageSummary, open_model, unusable, written},
+    Session, destination,
+    image_stream::{
+        EmbeddedImage, ImageArgs, ImageStream, ImageSummary, UntilClosed, on_terminal, open_model, unusable, written,
+    },
 };
 use crate::{
     augment::{EvaluationView, Scratch},
@@ -24,18 +26,21 @@ use crate::{
     fs::files,
 };
 
+/// A sheet of more rows than this is no picture to look at, and memory must not grow with the number of images.
+const MAX_SHEET_ROWS: usize = 256;
+
 /// Arguments of `similar`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  simsiam-pipe similar photo.jpg --in runs/intel/embeddings --top 9 --sheet out.png\n  \
                         simsiam-pipe similar photos/ --in runs/intel/embeddings --csv\n\n\
-                        In the sheet each row begins with the image itself. Similarity is the cosine of the angle between \
+                        In the sheet each row begins with the image itself; it shows the first 256 images. Similarity is the cosine of the angle between \
                         two embeddings."
 )]
 pub struct SimilarArgs {
-    /// Images, folders of images with all folders below, or `-` for paths on stdin, one a line.
-    #[arg(required = true, value_name = "IMAGE|FOLDER|-")]
-    pub inputs: Vec<PathBuf>,
+    /// Which images.
+    #[command(flatten)]
+    pub images: ImageArgs,
     /// The artifact of an `extract` stage, such as `runs/intel/embeddings`.
     #[arg(long = "in", value_name = "FOLDER")]
     pub embeddings: PathBuf,
@@ -55,8 +60,7 @@ pub struct SimilarArgs {
 /// # Errors
 /// Where the embeddings cannot be used, nobody takes the output, or some images could not be used.
 pub fn command(args: &SimilarArgs, session: &Session) -> Result<(), Error> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    run(args, session.json(), &mut io::stdin().lock(), &mut out, &mut io::stderr())?.check()
+    on_terminal(|stdin, out, err| run(args, session.json(), stdin, out, err))
 }
 
 /// One line of JSON.
@@ -85,6 +89,15 @@ pub fn run(
         ));
     }
     let failed = |source: EvalError| unusable(dir, source);
+    let mut listing;
+    let out: &mut dyn Write = if let Some(sheet) = &args.sheet {
+        destination::prepare(sheet)?;
+        // Whoever closes stdout has seen enough names, and still wants the sheet.
+        listing = UntilClosed::new(out);
+        &mut listing
+    } else {
+        out
+    };
     let network = open_model(dir)?.network().map_err(failed)?;
     let embeddings = Embeddings::open(dir).map_err(failed)?;
     let table = NeighbourTable::new(&embeddings).map_err(failed)?;
@@ -95,15 +108,18 @@ pub fn run(
     if args.csv {
         written(writeln!(out, "file,rank,similarity,split,class,neighbour"))?;
     }
-    let mut images = ImageStream::new(&args.inputs, &network, dir, stdin, err);
+    let mut images = ImageStream::new(&args.images.inputs, &network, dir, stdin, err);
     if sheet.is_some() {
         images = images.keeping_images();
     }
     while let Some((batch, features)) = images.next_batch()? {
         for (image, neighbours) in batch.iter().zip(table.nearest(&features, args.top as usize)) {
             written(print(args.csv, json, image, &neighbours, out))?;
-            if let Some(sheet) = &mut sheet {
-                sheet.add(image, &neighbours).map_err(failed)?;
+            match &mut sheet {
+                Some(sheet) if sheet.rows.len() < MAX_SHEET_ROWS => {
+                    sheet.add(image, &neighbours).map_err(failed)?;
+                }
+                _ => {}
             }
         }
         written(out.flush())?;

@@ -174,6 +174,9 @@ pub fn load_classifier(dir: &Path) -> Result<(ClassifierCard, Head), EvalError> 
             dim,
             l2_normalize,
         }),
+        HeadCard::Knn { temperature, .. } if !(temperature > 0.0 && temperature.is_finite()) => {
+            return Err(format_error(&path, format!("a temperature of {temperature} weighs no votes")));
+        }
         HeadCard::Knn { k, temperature, weights } => {
             let bank = file.f32("bank_features", &[None, Some(dim)])?;
             let labels = file.labels("bank_labels", bank.len() / dim.max(1), c)?;

@@ -11,7 +11,8 @@ use crate::{
     augment::{EvaluationView, ImageRef, Scratch, augment_config::ChannelStats},
     model::{
         backbone::{Backbone, BackboneConfig},
-        weights::load_backbone,
+        state::StateError,
+        weights::{WeightsError, load_backbone},
     },
     train::Preprocessing,
 };
@@ -110,8 +111,16 @@ impl FrozenNetwork {
 pub fn read_backbone(weights: &Path, config: &BackboneConfig) -> Result<Backbone, EvalError> {
     let bytes =
         std::fs::read(weights).map_err(|source| EvalError::Io { action: "read", path: weights.to_owned(), source })?;
-    load_backbone(&bytes, weights, config)
-        .map_err(|error| EvalError::Format { path: weights.to_owned(), message: error.to_string() })
+    load_backbone(&bytes, weights, config).map_err(|error| {
+        let message = match error {
+            // The path is said once.
+            WeightsError::State(StateError::NotSafetensors { message, .. }) => {
+                format!("not a readable safetensors file: {message}")
+            }
+            other => other.to_string(),
+        };
+        EvalError::Format { path: weights.to_owned(), message }
+    })
 }
 
 /// The pixels themselves, [num_images, out_size · out_size · 3] in 0…1: each image through the evaluation view

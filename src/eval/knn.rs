@@ -243,6 +243,27 @@ mod tests {
     }
 
     #[test]
+    fn equal_rows_are_exactly_as_near_wherever_they_lie() {
+        // Sixty rows, again and again: wherever in the product a row lies, its similarity must have the same bits, so that
+        // of equals the first vote. Sizes that fill no block.
+        let (kinds, dim) = (60, 37);
+        let kinds_of_rows: Vec<f32> = (0..kinds * dim).map(|i| ((i * 7_919 % 613) as f32) / 99.0 - 3.0).collect();
+        for n in [61, 257, 1_003] {
+            let bank: Vec<f32> = kinds_of_rows.iter().copied().cycle().take(n * dim).collect();
+            let labels: Vec<u32> = (0..n as u32).collect();
+            let copies = n / kinds;
+            let config = config(copies as u32, 0.1, KnnWeights::Uniform);
+            let knn = KnnClassifier::new(&bank, &labels, dim, n, &config).unwrap();
+            let shares = knn.probabilities(&kinds_of_rows).unwrap();
+            for (kind, row) in shares.chunks_exact(n).enumerate() {
+                let voters: Vec<usize> = (0..n).filter(|&row_idx| row[row_idx] > 0.0).collect();
+                let first: Vec<usize> = (0..copies).map(|copy| copy * kinds + kind).collect();
+                assert_eq!(voters, first, "{n} rows");
+            }
+        }
+    }
+
+    #[test]
     fn a_tiny_temperature_does_not_overflow() {
         let knn = KnnClassifier::new(&[1.0, 0.0, 0.9, 0.1], &[0, 1], 2, 2, &config(2, 0.001, KnnWeights::Similarity));
         let shares = knn.unwrap().probabilities(&[1.0, 0.0, 0.0, 0.0]).unwrap();

@@ -57,6 +57,9 @@ impl ModelArtifact {
         } else {
             return Err(EvalError::NoModel { path: dir.to_owned() });
         };
+        if let Some(problem) = preprocessing.problem() {
+            return Err(format_error(dir, format!("the preparation of images in its card: {problem}")));
+        }
         let (dir, feature_dim) = (dir.to_owned(), feature_dim as usize);
         Ok(Self { weights: dir.join(weights), dir, backbone, preprocessing, feature_dim, classifier })
     }

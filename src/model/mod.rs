@@ -10,4 +10,4 @@ pub mod state;
 pub mod weights;
 
 #[cfg(test)]
-mod simsiam_golden;
+pub(crate) mod simsiam_golden;

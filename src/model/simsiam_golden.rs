@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-const BATCH: usize = 32;
-const SIZE: usize = 32;
+pub(crate) const BATCH: usize = 32;
+pub(crate) const SIZE: usize = 32;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -49,7 +49,7 @@ fn formula(name: &str, count: usize) -> Vec<f32> {
     (1..=count as u64).map(number).collect()
 }
 
-fn images(name: &str) -> Vec<f32> {
+pub(crate) fn images(name: &str) -> Vec<f32> {
     let level = formula(&format!("{name}.level"), BATCH * 3);
     let mut values = formula(name, BATCH * SIZE * SIZE * 3);
     for (image, level) in values.chunks_exact_mut(SIZE * SIZE * 3).zip(level.chunks_exact(3)) {
@@ -62,7 +62,7 @@ fn images(name: &str) -> Vec<f32> {
     values
 }
 
-fn fill(entry: &mut StateEntry) {
+pub(crate) fn fill(entry: &mut StateEntry) {
     let StateData::F32(values) = &mut entry.data else { return };
     let (name, shape) = (entry.name.as_str(), &entry.shape);
     let numbers = formula(name, values.len());

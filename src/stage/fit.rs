@@ -31,6 +31,27 @@ pub fn execute(config: &FitConfig, ctx: &StageContext<'_>) -> Result<StageOutcom
     }
 }
 
+/// The labels of training images, of which there must be two kinds; `owner` is the stage that takes the images.
+pub(super) fn usable_train_labels(
+    labels: Option<Vec<u32>>,
+    class_names: &[String],
+    owner: &str,
+) -> Result<Vec<u32>, StageError> {
+    let data = |message: String, help: String| StageError::Data { message, help: Some(help) };
+    let Some(labels) = labels.filter(|labels| !labels.is_empty()) else {
+        let help = format!("give the `train` input of {owner} a folder of class folders");
+        return Err(data("the training images have no labels".into(), help));
+    };
+    if labels.iter().all(|&label| label == labels[0]) {
+        let name = &class_names[labels[0] as usize];
+        return Err(data(
+            format!("all training images are of one class, `{name}`: there is nothing to tell apart"),
+            format!("give the `train` input of {owner} at least two classes"),
+        ));
+    }
+    Ok(labels)
+}
+
 /// Checks that every test label is one of the first `num_train_classes` of `class_names`.
 pub(super) fn check_test_labels(
     labels: &[u32],

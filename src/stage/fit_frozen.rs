@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use super::{
     StageContext, StageError, StageOutcome,
-    fit::{METRICS_FORMAT, check_test_labels, copy_file, quoted},
+    fit::{METRICS_FORMAT, check_test_labels, copy_file, quoted, usable_train_labels},
 };
 use crate::eval::{
     ClassifierMetrics, Scores,
@@ -124,18 +124,7 @@ fn usable_labels<'a>(embeddings: &'a Embeddings, ctx: &StageContext<'_>) -> Resu
     let card = embeddings.card();
     let labels = embeddings.labels()?;
     let data = |message: &str, help: &str| StageError::Data { message: message.into(), help: Some(help.into()) };
-    let train = labels.train.filter(|labels| !labels.is_empty()).ok_or_else(|| {
-        data("the training images have no labels", "give the `train` input of `extract` a folder of class folders")
-    })?;
-    if let Some(&first) = train.first()
-        && train.iter().all(|&label| label == first)
-    {
-        let name = &card.class_names[first as usize];
-        return Err(data(
-            &format!("all training images are of one class, `{name}`: there is nothing to tell apart"),
-            "give the `train` input of `extract` at least two classes",
-        ));
-    }
+    let train = usable_train_labels(labels.train, &card.class_names, "`extract`")?;
     let test_file_names = card
         .test_file_names
         .as_deref()

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{
     StageContext, StageError, StageOutcome,
     extract::{common_resize, input_dir},
-    fit::{METRICS_FORMAT, check_test_labels},
+    fit::{METRICS_FORMAT, check_test_labels, usable_train_labels},
     leak::warn_about_shared_images,
     pretrain::save_tensors,
 };
@@ -75,6 +75,7 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     let test = Dataset::open(input_dir(ctx, "test")?)?;
     warn_about_shared_images(&train, &test, ctx.reporter);
     let class_names = train.card().class_names.clone();
+    let train_labels = usable_train_labels(train.labels(), &class_names, "`fit`")?;
     let test_labels = usable_test_labels(&class_names, &test)?;
     let Start { name, train: config, layers, backbone, backbone_config, preprocessing, views } = start;
     let preprocessing = Preprocessing {
@@ -84,10 +85,12 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     };
     let view = preprocessing.view();
 
-    let mut source = Source::new(&train, views, view.clone(), &config, ctx)?;
+    let mut source = Source::new(&train, &train_labels, views, view.clone(), &config, ctx.seed);
     let num_train = source.num_images() as u64;
     let mut classifier = Classifier::new(backbone, class_names.len(), ctx.seed);
-    source.make_loader((config.batch_size as usize).min(source.num_images()))?;
+    let batch_size = (config.batch_size as usize).min(source.num_images());
+    warn_about_few_steps(&config, source.num_images() / batch_size.max(1), ctx);
+    source.make_loader(batch_size)?;
     let curve = classifier.train(&config, layers, &source, &mut Host(ctx))?;
 
     let head = Head::Linear(linear_head(&classifier, class_names.len())?);
@@ -127,6 +130,19 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     };
     save_metrics(ctx.out_dir, &metrics)?;
     Ok(StageOutcome { metrics: headline(&metrics) })
+}
+
+/// With a small share of the labels an epoch is a step or two: what then looks like the worth of pretraining is the want
+/// of training.
+fn warn_about_few_steps(config: &ClassifierTrainConfig, steps_per_epoch: usize, ctx: &StageContext<'_>) {
+    const FEW: usize = 100;
+    let steps = config.epochs as usize * steps_per_epoch;
+    if steps < FEW {
+        ctx.reporter.warn(&format!(
+            "the training is {steps} steps long, in which little is learned: raise `epochs` to {} or so",
+            FEW.div_ceil(steps_per_epoch.max(1))
+        ));
+    }
 }
 
 fn start_pretrained(
@@ -202,16 +218,10 @@ pub(super) fn policy_of_size(dir: &Path, image_size: u32) -> Result<Policy, Stag
 
 /// Test labels as indices into the training classes.
 fn usable_test_labels(class_names: &[String], test: &Dataset) -> Result<Vec<u32>, StageError> {
-    let data = |message: &str, help: &str| StageError::Data { message: message.into(), help: Some(help.into()) };
-    if class_names.len() < 2 {
-        return Err(data(
-            "the training images are of fewer than two classes: there is nothing to tell apart",
-            "give the input `train` a folder with at least two class folders",
-        ));
-    }
-    let labels = test
-        .labels()
-        .ok_or_else(|| data("the test images have no labels", "give the input `test` a folder of class folders"))?;
+    let labels = test.labels().ok_or_else(|| StageError::Data {
+        message: "the test images have no labels".into(),
+        help: Some("give the input `test` a folder of class folders".into()),
+    })?;
     let (all_names, places) = merge_classes(class_names, &test.card().class_names);
     let labels: Vec<u32> = labels.iter().map(|&label| places[label as usize]).collect();
     check_test_labels(&labels, &all_names, class_names.len())?;
@@ -273,18 +283,15 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(
         dataset: &'a Arc<Dataset>,
+        labels: &[u32],
         views: ViewSource,
         view: EvaluationView,
         config: &ClassifierTrainConfig,
-        ctx: &StageContext<'_>,
-    ) -> Result<Self, StageError> {
-        let labels = dataset.labels().ok_or_else(|| StageError::Data {
-            message: "the training images have no labels".into(),
-            help: Some("give the input `train` a folder of class folders".into()),
-        })?;
-        let labelled = stratified_subset(&labels, config.label_fraction, ctx.seed);
-        let (learn, validation) = split_validation(&labels, labelled, config.validation_fraction, ctx.seed);
-        Ok(Self { dataset, views, view, learn, validation, seed: ctx.seed, loader: None })
+        seed: u64,
+    ) -> Self {
+        let labelled = stratified_subset(labels, config.label_fraction, seed);
+        let (learn, validation) = split_validation(labels, labelled, config.validation_fraction, seed);
+        Self { dataset, views, view, learn, validation, seed, loader: None }
     }
 
     fn make_loader(&mut self, batch_size: usize) -> Result<(), StageError> {

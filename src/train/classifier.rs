@@ -113,6 +113,14 @@ impl Classifier {
         self.head.state_dict()
     }
 
+    /// Takes the weights of a softmax layer, as [`Self::head_state`] gives them.
+    ///
+    /// # Errors
+    /// Where they are not those of this layer.
+    pub fn load_head_state(&mut self, entries: &[StateEntry]) -> Result<(), TrainError> {
+        Ok(self.head.load_state_dict(&StateMap::new(entries)).map_err(SimSiamError::from)?)
+    }
+
     /// Trains the softmax layer and those layers of the backbone. Where `early_stopping` is set the state of the best
     /// epoch is put back at the end.
     ///
@@ -173,7 +181,7 @@ impl Classifier {
         }
         if let Some((backbone, head)) = best_state {
             self.backbone.load_state_dict(&backbone).map_err(SimSiamError::from)?;
-            self.head.load_state_dict(&StateMap::new(&head)).map_err(SimSiamError::from)?;
+            self.load_head_state(&head)?;
         }
         Ok(curve)
     }

@@ -1,13 +1,15 @@
 //! `encoder.json`: what an encoder artifact is and how its input must be prepared.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     augment::{
         EvaluationView,
-        augment_config::{ChannelStats, EvaluationViewConfig},
+        augment_config::{ChannelStats, EvaluationViewConfig, IMAGE_SIZES},
     },
-    data::ingest_config::{ResizeConfig, is_white, white},
+    data::ingest_config::{ExactSize, ResizeConfig, is_white, white},
     model::{backbone::BackboneConfig, predictor::PredictorConfig, projector::ProjectorConfig},
 };
 
@@ -73,6 +75,24 @@ pub struct Preprocessing {
 }
 
 impl Preprocessing {
+    /// What is wrong with it, if anything is: cards travel, and people edit them.
+    pub fn problem(&self) -> Option<String> {
+        const SIDES: RangeInclusive<u32> = 1..=4096;
+        let resize_fits = match self.resize {
+            ResizeConfig::None => true,
+            ResizeConfig::ShorterSide(side) => SIDES.contains(&side),
+            ResizeConfig::Exact(ExactSize { width, height }) => SIDES.contains(&width) && SIDES.contains(&height),
+        };
+        if !IMAGE_SIZES.contains(&self.image_size) {
+            let (smallest, largest) = (IMAGE_SIZES.start(), IMAGE_SIZES.end());
+            return Some(format!("`image_size` is {}, not between {smallest} and {largest}", self.image_size));
+        }
+        if !resize_fits {
+            return Some("`resize` asks for no size that an image may have".into());
+        }
+        self.channel_stats.problem()
+    }
+
     /// The view of an image that was resized.
     pub fn view(&self) -> EvaluationView {
         EvaluationView::new(self.image_size, self.evaluation, &self.channel_stats)

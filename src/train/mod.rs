@@ -2,6 +2,8 @@
 
 pub mod checkpoint;
 pub mod classifier;
+#[cfg(test)]
+mod classifier_golden;
 pub mod collapse;
 pub mod crc32c;
 pub mod early_stopping;

@@ -17,6 +17,7 @@ mod interrupt;
 mod isolate;
 mod json;
 mod matrix;
+mod models;
 mod predict;
 mod resume;
 mod run;
