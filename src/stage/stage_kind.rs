@@ -179,9 +179,10 @@ impl StageKind {
             // kernels; the probe records its penalty.
             Self::Pretrain | Self::Fit => 3,
             // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2,
-            // embeddings come with thumbnails and their spread is summed in another order; the page knows several
-            // pretrainings and label efficiency.
-            Self::Ingest | Self::Extract | Self::Report => 2,
+            // embeddings come with thumbnails and their spread is summed in another order.
+            Self::Ingest | Self::Extract => 2,
+            // 3: t-SNE, thumbnails, neighbours, duplicates. 2: several pretrainings and label efficiency.
+            Self::Report => 3,
             Self::Augment | Self::Command => 1,
         }
     }
