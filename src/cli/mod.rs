@@ -6,6 +6,7 @@ pub mod augment;
 pub mod bench;
 pub mod bench_stage;
 pub mod cache;
+mod compare;
 pub mod completions;
 pub mod doctor;
 pub mod embed;
@@ -27,6 +28,7 @@ mod spread;
 pub mod stage_worker;
 pub mod status;
 pub mod table;
+pub mod view;
 
 pub use args::{Args, Command, GlobalArgs, PipelineArgs, run};
 pub use session::Session;

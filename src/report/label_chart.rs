@@ -20,6 +20,9 @@ const NAME_HEIGHT: f64 = 15.0;
 /// Share of the labels, number of labels, mean accuracy, and of how many classifiers.
 type Point = (f64, u64, f64, usize);
 
+/// Share of the labels, number of labels, accuracy of each classifier.
+type Accuracies = (f64, u64, Vec<f64>);
+
 /// The chart, or nothing where no protocol was tried with more than one share of the labels.
 pub fn render_label_chart(id: &str, classifiers: &[ClassifierSummary]) -> Option<String> {
     let lines = lines(classifiers);
@@ -120,7 +123,7 @@ pub fn render_label_chart(id: &str, classifiers: &[ClassifierSummary]) -> Option
 /// compared.
 fn lines(classifiers: &[ClassifierSummary]) -> BTreeMap<&str, Vec<Point>> {
     let most = classifiers.iter().map(|classifier| classifier.num_test).max().unwrap_or(0);
-    let mut values: BTreeMap<&str, Vec<(f64, u64, Vec<f64>)>> = BTreeMap::new();
+    let mut values: BTreeMap<&str, Vec<Accuracies>> = BTreeMap::new();
     for classifier in classifiers.iter().filter(|classifier| classifier.num_test == most) {
         let Some(scores) = classifier.main().filter(|_| classifier.label_fraction > 0.0) else { continue };
         let points = values.entry(&classifier.protocol).or_default();

@@ -81,7 +81,9 @@ impl Layout {
     fn centre(&mut self) {
         for list in [&mut self.x, &mut self.y] {
             let mean = list.iter().sum::<f64>() / list.len() as f64;
-            list.iter_mut().for_each(|value| *value -= mean);
+            for value in list.iter_mut() {
+                *value -= mean;
+            }
         }
     }
 }
@@ -207,7 +209,9 @@ fn conditional(row: &mut [f64], own: usize, perplexity: f64) {
         *value = if idx == own { 0.0 } else { (-precision * (*value - nearest)).exp() };
         sum += *value;
     }
-    row.iter_mut().for_each(|value| *value /= sum);
+    for value in row {
+        *value /= sum;
+    }
 }
 
 fn unit_rows(rows: &[f32], dim: usize) -> Vec<f32> {
@@ -215,7 +219,9 @@ fn unit_rows(rows: &[f32], dim: usize) -> Vec<f32> {
     for row in unit.chunks_exact_mut(dim.max(1)) {
         let length = dot(row, row).sqrt();
         if length > 0.0 {
-            row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+            for value in row {
+                *value = (f64::from(*value) / length) as f32;
+            }
         }
     }
     unit
@@ -293,8 +299,8 @@ mod tests {
         };
         let gradient = affinities.gradient(&layout, 1.0);
         let step = 1e-5;
-        for idx in 0..num_rows {
-            for axis in 0..2 {
+        for (idx, slopes) in gradient.iter().enumerate() {
+            for (axis, expected) in slopes.iter().enumerate() {
                 let moved = |by: f64| {
                     let mut layout = layout.clone();
                     let list = if axis == 0 { &mut layout.x } else { &mut layout.y };
@@ -302,7 +308,7 @@ mod tests {
                     affinities.divergence(&layout)
                 };
                 let slope = (moved(step) - moved(-step)) / (2.0 * step);
-                assert!((slope - gradient[idx][axis]).abs() < 1e-8, "{idx} {axis}: {slope} {}", gradient[idx][axis]);
+                assert!((slope - expected).abs() < 1e-8, "{idx} {axis}: {slope} {expected}");
             }
         }
     }

@@ -105,7 +105,9 @@ fn normalize_rows(rows: &mut [f32], dim: usize) {
     for row in rows.chunks_exact_mut(dim) {
         let length = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         if length > 0.0 {
-            row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+            for value in row {
+                *value = (f64::from(*value) / length) as f32;
+            }
         }
     }
 }

@@ -186,7 +186,7 @@ fn several_pretrainings_stand_side_by_side() {
         let svg = &svg[..svg.find("</svg>").unwrap()];
         assert_eq!(svg.matches("<path class=\"line s").count(), 3, "{chart}");
     }
-    assert_eq!(html.matches("<span class=\"key s2\"></span> pretrain@seed=&lt;2&gt;").count(), 3);
+    assert_eq!(html.matches("<span class=\"key s2\"></span> seed=&lt;2&gt;").count(), 3);
     assert!(html.contains("chart-parallel-title"));
     assert!(html.contains("mean ± sd") && html.contains("3 runs are compared"));
     let alone = render(&one);

@@ -23,3 +23,4 @@ mod run;
 mod shared;
 mod sources;
 mod stages;
+mod view;
