@@ -20,7 +20,7 @@ const problems = [];
 const expect = (fine, what) => {
   if (!fine) problems.push(what);
 };
-const start = (args, stdio) => spawn(path.resolve(program), ["-C", project, ...args], { stdio });
+const start = (args, stdio) => spawn(path.resolve(program), ["--project-root", project, ...args], { stdio });
 const viewer = start(["view"], ["ignore", "pipe", "inherit"]);
 const { chromium, axe } = loadPackages();
 const browser = await chromium.launch({ executablePath: findChromium(), args: ["--no-sandbox", "--disable-gpu"] });
@@ -59,11 +59,12 @@ try {
   const url = new URL(await link.getAttribute("href"), address).href;
   const page = await open(url);
   // It follows: a stage with progress, then curves that grow.
-  await page.waitForSelector(".state-running progress", { timeout: 60_000 });
-  await page.waitForSelector("#curves figure .line", { timeout: 120_000 });
-  const line = () => page.locator("#curves .line").first().getAttribute("d");
-  const before = await line();
-  await page.waitForFunction((old) => document.querySelector("#curves .line").getAttribute("d") !== old, before, { timeout: 60_000 });
+  await page.waitForSelector("#stages progress", { timeout: 60_000 });
+  await page.waitForSelector("#curves figure", { timeout: 120_000 });
+  const lines = () => page.locator("#curves .line").evaluateAll((all) => all.map((line) => line.getAttribute("d")).join());
+  const before = await lines();
+  for (let tries = 0; (await lines()) === before && tries < 300; tries += 1) await page.waitForTimeout(200);
+  expect((await lines()) !== before, "the curves do not grow");
   const svg = page.locator("#curves svg").first();
   await svg.scrollIntoViewIfNeeded();
   const box = await svg.boundingBox();

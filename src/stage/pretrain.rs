@@ -255,8 +255,11 @@ struct EpochTime {
     waited_for_data: f64,
 }
 
+/// Width and height in pixels, and the PNG file.
+type ContactSheet = ([u32; 2], Vec<u8>);
+
 /// The contact sheet of the policy and its size, if there is one. It decides nothing: it is for those who look at logs.
-fn contact_sheet(ctx: &StageContext<'_>) -> Result<Option<([u32; 2], Vec<u8>)>, StageError> {
+fn contact_sheet(ctx: &StageContext<'_>) -> Result<Option<ContactSheet>, StageError> {
     const MAX_BYTES: usize = 8 << 20;
     let path = input_dir(ctx, "augmentation")?.join("preview.png");
     let Some(png) = files::read_if_exists(&path)?.filter(|png| png.len() <= MAX_BYTES) else { return Ok(None) };

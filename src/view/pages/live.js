@@ -93,7 +93,9 @@
         left + share(step, from, to) * (width - left - 6),
         height - bottom - share(value, low, high) * (height - top - bottom - 6) - 3,
       ];
-      line.setAttribute("d", points.map((point, idx) => `${idx ? "L" : "M"}${place(point).map((at) => at.toFixed(1)).join(" ")}`).join(""));
+      // A single point is a line without length, which round ends make visible.
+      const dot = points.length === 1 ? "h0" : "";
+      line.setAttribute("d", points.map((point, idx) => `${idx ? "L" : "M"}${place(point).map((at) => at.toFixed(1)).join(" ")}`).join("") + dot);
       [low, high].forEach((value, idx) => { marks[idx].textContent = short(value); });
       [from, to].forEach((value, idx) => { ends[idx].textContent = count(value); });
       if (cursor.getAttribute("visibility") === "hidden") rest();
