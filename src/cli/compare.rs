@@ -174,7 +174,9 @@ fn differences(before: &Summary, now: &Summary) -> Vec<Difference> {
             let change = new.zip(old).map(|(new, old)| new - old);
             let both = scores(&now, &key).zip(scores(&before, &key));
             let interval = both.map(|(ours, other)| top1_difference(&ours, &other).1);
-            let meaning = change.map(|change| meaning(change, interval, less_is_better(&key.1)));
+            // A spread between collapse and healthy is neither better nor worse.
+            let judged = change.filter(|_| key.1 != "embedding_std_ratio");
+            let meaning = judged.map(|change| meaning(change, interval, less_is_better(&key.1)));
             Difference { stage: key.0, metric: key.1, before: old, now: new, change, interval, meaning }
         })
         .collect()
