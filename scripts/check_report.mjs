@@ -8,40 +8,12 @@
 // installed into target/report-check (REPORT_CHECK_DIR overrides). SCREENSHOTS=DIR also leaves pictures.
 // Exits with 1 and a list of what failed.
 
-import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { pathToFileURL } from "node:url";
 
-const PACKAGES = { "playwright-core": "1.56.1", "axe-core": "4.11.0" };
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-
-function findChromium() {
-  const named = process.env.CHROMIUM ? [process.env.CHROMIUM] : [];
-  const folders = (process.env.PATH ?? "").split(path.delimiter);
-  const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-  const candidates = [...named, ...names.flatMap((name) => folders.map((folder) => path.join(folder, name)))];
-  const found = candidates.find((candidate) => existsSync(candidate));
-  if (!found) throw new Error("no Chromium found: install it or set CHROMIUM to its path");
-  return found;
-}
-
-function loadPackages() {
-  const folder = process.env.REPORT_CHECK_DIR ?? path.join(root, "target", "report-check");
-  mkdirSync(folder, { recursive: true });
-  const manifest = JSON.stringify({ private: true, dependencies: PACKAGES });
-  const file = path.join(folder, "package.json");
-  const installed = existsSync(file) && readFileSync(file, "utf8") === manifest
-    && Object.keys(PACKAGES).every((name) => existsSync(path.join(folder, "node_modules", name)));
-  if (!installed) {
-    writeFileSync(file, manifest);
-    execFileSync("npm", ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"], { cwd: folder, stdio: "inherit" });
-  }
-  const require = createRequire(file);
-  return { chromium: require("playwright-core").chromium, axe: readFileSync(require.resolve("axe-core/axe.min.js"), "utf8") };
-}
+import { findChromium, loadPackages } from "./browser.mjs";
 
 const pages = process.argv.slice(2).map((file) => path.resolve(file));
 if (pages.length === 0) {
@@ -52,6 +24,7 @@ const { chromium, axe } = loadPackages();
 const browser = await chromium.launch({ executablePath: findChromium(), args: ["--no-sandbox", "--disable-gpu"] });
 let failed = 0;
 let passed = 0;
+let slowest = 0;
 
 async function check(file) {
   const url = pathToFileURL(file).href;
@@ -77,7 +50,13 @@ async function check(file) {
     page.on("request", (request) => {
       if (request.url() !== url && !request.url().startsWith("data:")) note("network request")(request.url());
     });
+    const began = performance.now();
     await page.goto(url, { waitUntil: "load" });
+    // Two frames later the page has been drawn. Without scripts nobody can say.
+    if (options.javaScriptEnabled !== false) {
+      await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+    }
+    page.opened = performance.now() - began;
     return page;
   }
   async function shoot(page, name) {
@@ -111,6 +90,10 @@ async function check(file) {
   // Light.
   const light = await open({ colorScheme: "light" });
   await shoot(light, "light");
+  const size = statSync(file).size;
+  slowest = Math.max(slowest, light.opened);
+  expect(light.opened < 1_000, `takes ${Math.round(light.opened)} ms to open`);
+  expect(size < 4_000_000, `has ${size} bytes`);
   const text = (page) => page.evaluate(() => document.querySelector("main").innerText.trim());
   expect((await light.locator("h1").count()) === 1, "there must be exactly one h1");
   for (const landmark of ["header", "nav", "main", "footer"]) {
@@ -173,6 +156,63 @@ async function check(file) {
     expect((await heading.getAttribute("aria-sort")) === "none", "aria-sort stays on the column before");
   }
 
+  // The map: pointer, keyboard, the other projection, errors.
+  const figure = light.locator("[data-map]");
+  if ((await figure.count()) > 0) {
+    const tip = figure.locator(".tip");
+    const shown = figure.locator(".map:visible");
+    expect((await shown.count()) === 1, "there must be one map at a time");
+    const dots = shown.locator(".point");
+    await shown.scrollIntoViewIfNeeded();
+    // Where points lie close together another one may be on top: any answer will do.
+    const dot = await dots.last().boundingBox();
+    await light.mouse.move(dot.x + dot.width / 2, dot.y + dot.height / 2);
+    expect((await tip.isVisible()) && (await tip.innerText()).length > 0, "no name under the pointer on the map");
+    if ((await figure.locator("[data-sprite]").count()) > 0) {
+      const offset = () => tip.locator("img").evaluate((image) => getComputedStyle(image).objectPosition);
+      const here = await offset();
+      await shown.focus();
+      await light.keyboard.press("Home");
+      expect((await offset()) !== here, "the picture on the map does not follow");
+      const box = await tip.locator("img").boundingBox();
+      expect(box.width > 60 && box.width < 140, `the picture on the map is ${box.width} px wide`);
+    }
+    await shown.focus();
+    await light.keyboard.press("Home");
+    const first = await tip.innerText();
+    await light.keyboard.press("ArrowRight");
+    await light.keyboard.press("ArrowRight");
+    expect((await tip.innerText()) !== first, "the map does not follow the arrow keys");
+    await light.keyboard.press("Escape");
+    expect(!(await tip.isVisible()), "the name on the map does not go away");
+    const press = (name) => figure.locator("[data-controls] button", { hasText: name }).click();
+    if ((await figure.locator("[data-controls] button", { hasText: "PCA" }).count()) > 0) {
+      const before = await shown.getAttribute("data-projection");
+      await press("PCA");
+      expect((await shown.getAttribute("data-projection")) === "pca" && before === "tsne", "the other map does not come");
+      await press("t-SNE");
+    }
+    if ((await figure.locator(".point.miss").count()) > 0) {
+      const fill = () => figure.locator(".map:visible .point.miss").first().evaluate((point) => getComputedStyle(point).fill);
+      const others = () => figure.locator(".map:visible .point:not(.miss)").first().evaluate((point) => getComputedStyle(point).fill);
+      await press("by error");
+      expect((await fill()) !== (await others()), "errors do not stand out");
+      await press("by class");
+      expect((await figure.locator(".by-error").count()) === 0, "the colours of classes do not come back");
+    }
+  }
+
+  // Copy buttons.
+  const copy = light.locator("[data-copy] .copy").first();
+  if ((await copy.count()) > 0) {
+    await light.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+    await copy.scrollIntoViewIfNeeded();
+    await copy.click();
+    await light.waitForTimeout(50);
+    const said = await copy.innerText();
+    expect(["Copied", "Selected"].includes(said), `the copy button says ${said}`);
+  }
+
   // Legend of the map.
   const legend = light.locator("[data-legend] button").first();
   if ((await legend.count()) > 0) {
@@ -211,7 +251,8 @@ async function check(file) {
   expect(words.length > 0.8 * (await text(await open({}))).length, "without scripts a good part of the text is missing");
   expect((await plain.locator(".chart").count()) === (await charts.count()), "without scripts charts are missing");
   expect((await charts.count()) === 0 || (await plain.locator(".strips rect title").count()) > 0, "without scripts the charts carry no values");
-  expect((await plain.locator("th button").count()) === 0, "without scripts there are dead buttons");
+  expect((await plain.locator("button:visible").count()) === 0, "without scripts there are dead buttons");
+  expect((await plain.locator(".map:visible").count()) === (await figure.locator(".map").count()), "without scripts a map is missing");
 
   // Paper.
   const paper = await open({ colorScheme: "dark" });
@@ -238,4 +279,4 @@ try {
   await browser.close();
 }
 if (failed > 0) process.exit(1);
-console.log(`${pages.length} ${pages.length === 1 ? "report" : "reports"}: all ${passed} checks passed`);
+console.log(`${pages.length} ${pages.length === 1 ? "report" : "reports"}: all ${passed} checks passed, the slowest opened in ${Math.round(slowest)} ms`);

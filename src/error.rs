@@ -109,6 +109,12 @@ pub enum Error {
         /// Of how many.
         total: u64,
     },
+    /// The user ended a command that runs until then.
+    #[error("stopped")]
+    Stopped {
+        /// By which signal.
+        signal: i32,
+    },
     /// Whoever read our output has heard enough.
     #[error("nobody reads the output any more")]
     BrokenPipe,
@@ -124,6 +130,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
+            Self::Stopped { signal } => 128 + u8::try_from(*signal).unwrap_or(2),
             Self::Runner(error) => runner_code(error),
             Self::Usage { .. } | Self::Augment(AugmentError::Config { .. } | AugmentError::TooLarge { .. }) => 2,
             Self::Bench(error) => bench_code(error),
@@ -163,7 +170,7 @@ impl Error {
                  use the clock, random numbers or files that it does not declare"
                     .into(),
             ),
-            Self::Config(_) | Self::Graph(_) | Self::Render { .. } | Self::ImagesFailed { .. } | Self::BrokenPipe => {
+            Self::Config(_) | Self::Graph(_) | Self::Render { .. } | Self::ImagesFailed { .. } | Self::Stopped { .. } | Self::BrokenPipe => {
                 None
             }
         }

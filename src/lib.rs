@@ -35,3 +35,4 @@ pub mod seed;
 pub mod stage;
 pub mod sys;
 pub mod train;
+pub mod view;

@@ -9,6 +9,7 @@
 //!   locks/<fingerprint>.lock    who makes it at the moment
 //!   work/<fingerprint>/         checkpoints of an unfinished stage
 //!   logs/<fingerprint>/         what a stage printed before it failed
+//!   live/<pipeline>.json        the state of a run while it goes on, and its graph as .svg
 //!   edited/                     artifacts that somebody changed, set aside by `cache verify --repair` and `gc`
 //!   tmp/                        unfinished artifacts; those of dead processes are swept
 //!   pins/                       what living processes use
@@ -185,6 +186,11 @@ impl Layout {
     /// The list of files of one state of a source.
     pub fn source_tree(&self, tree: &Digest) -> PathBuf {
         self.sources().join(format!("{tree}.tree"))
+    }
+
+    /// States of runs that go on, for whoever watches.
+    pub fn live(&self) -> PathBuf {
+        self.root.join("live")
     }
 
     /// History of runs.

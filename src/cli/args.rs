@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     Session, audit, augment, bench, cache, completions, doctor, embed, explain, export, graph, init, log, metrics,
-    plan, predict, run as run_command, schema, similar, stage_worker, status,
+    plan, predict, run as run_command, schema, similar, stage_worker, status, view,
 };
 use crate::error::{EXIT_CODES, Error};
 
@@ -17,6 +17,7 @@ Examples:
   simsiam-pipe run pipelines/photos.yaml                   run what changed, restore the rest
   simsiam-pipe explain pretrain                            why a stage would run
   simsiam-pipe metrics --compare HEAD~1                    what changed since the last commit
+  simsiam-pipe view                                        reports and runs in a browser
   simsiam-pipe predict --model runs/photos/probe new/      the classes of new images
 
 ";
@@ -109,6 +110,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show headline figures, or compare them with another state of the lockfile.
     Metrics(metrics::MetricsArgs),
+    /// Show reports and running pipelines in a browser.
+    View(view::ViewArgs),
     /// Show earlier runs.
     Log(log::LogArgs),
     /// Write an artifact and all that it was made from into a folder that stands alone.
@@ -154,6 +157,7 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
         Command::Graph(args) => graph::run(&args, session),
         Command::Status(args) => status::run(&args, session),
         Command::Metrics(args) => metrics::run(&args, session),
+        Command::View(args) => view::run(&args, session),
         Command::Log(args) => log::run(&args, session),
         Command::Export(args) => export::run(&args, session),
         Command::Audit(args) => audit::run(&args, session),

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde::Serialize;
 
-use super::{PipelineArgs, Session, load, spread, table::Table};
+use super::{PipelineArgs, Session, compare, load, spread, table::Table};
 use crate::{
     config::cell::glob,
     error::Error,
@@ -21,14 +21,16 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  simsiam-pipe metrics\n  simsiam-pipe metrics --compare HEAD~1\n  \
                         simsiam-pipe metrics --compare ../other/pipelines/intel.lock\n  \
-                        simsiam-pipe metrics --over seed")]
+                        simsiam-pipe metrics --over seed\n  \
+                        simsiam-pipe metrics --compare exported/before runs/intel/report")]
 pub struct MetricsArgs {
     /// Which pipeline.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// Compare with the lockfile at a git revision, or with another lockfile.
-    #[arg(long, value_name = "REF")]
-    pub compare: Option<String>,
+    /// Compare with the lockfile at a git revision, or with another lockfile; or compare two reports, each a
+    /// `summary.json` or a folder that holds one.
+    #[arg(long, value_name = "REF", num_args = 1..=2)]
+    pub compare: Vec<String>,
     /// Mean and standard deviation over axes of a matrix, for each combination of the others.
     #[arg(long, value_name = "AXIS", value_delimiter = ',', conflicts_with = "compare")]
     pub over: Vec<String>,
@@ -53,7 +55,16 @@ struct Figure {
 /// # Errors
 /// When a lockfile cannot be read or there is no such revision.
 pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
-    let pipeline = load::load(&args.pipeline, session)?;
+    let (mut pipeline_args, mut references) = (args.pipeline.clone(), args.compare.clone());
+    // `--compare REF PIPELINE` reads like two references.
+    let is_pipeline = |name: &String| Path::new(name).extension().is_some_and(|end| end == "yaml" || end == "yml");
+    if pipeline_args.pipeline.is_none() && references.len() == 2 && references.last().is_some_and(is_pipeline) {
+        pipeline_args.pipeline = references.pop().map(PathBuf::from);
+    }
+    if let [before, now] = references.as_slice() {
+        return compare::run(before, now, args.only.as_deref(), session);
+    }
+    let pipeline = load::load(&pipeline_args, session)?;
     let path = Lockfile::path_for(&pipeline.path);
     let is_wanted = |metric: &str| args.only.as_ref().is_none_or(|only| glob(only, metric));
     let figures = |lockfile: &Lockfile| figures(lockfile, &is_wanted);
@@ -61,7 +72,7 @@ pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
     if !args.over.is_empty() {
         return spread::run(&now, &args.over, &path, session);
     }
-    let before = match &args.compare {
+    let before = match references.first() {
         Some(reference) => Some(figures(&other_lockfile(reference, &path)?)),
         None => None,
     };

@@ -6,6 +6,7 @@ pub mod augment;
 pub mod bench;
 pub mod bench_stage;
 pub mod cache;
+mod compare;
 pub mod completions;
 mod destination;
 pub mod doctor;
@@ -28,6 +29,7 @@ mod spread;
 pub mod stage_worker;
 pub mod status;
 pub mod table;
+pub mod view;
 
 pub use args::{Args, Command, GlobalArgs, PipelineArgs, run};
 pub use session::Session;

@@ -4,7 +4,8 @@ use super::{PipelineArgs, Session, load, stage_worker};
 use crate::{
     error::Error,
     fs::FsError,
-    runner::{Cancel, RunEvent, RunOptions, Runner, Selection, StageExecutor, StageJob},
+    graph::StageGraph,
+    runner::{Cancel, RunEvent, RunOptions, Runner, Selection, StageExecutor, StageJob, live::Live},
     stage::{self, StageError, StageOutcome, StageReporter},
 };
 
@@ -92,7 +93,8 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), Error> {
         Some(isolated) => isolated,
         None => &RealExecutor,
     };
-    let runner = Runner { project: &project, store: &store, executor, observer: &*observer, cancel: &cancel };
+    let live = Live::new(&*observer, StageGraph::build(&pipeline)?, &store.layout().live(), &pipeline.name);
+    let runner = Runner { project: &project, store: &store, executor, observer: &live, cancel: &cancel };
     let options = RunOptions { jobs: usize::from(args.jobs), keep_going: args.keep_going, ..args.selection.options() };
     if !args.dry_run {
         runner.run(&pipeline, &options)?;

@@ -162,7 +162,7 @@ impl Session {
 
     /// Says why a command failed.
     pub fn report(&self, error: &Error) {
-        if matches!(error, Error::BrokenPipe) {
+        if matches!(error, Error::BrokenPipe | Error::Stopped { .. }) {
             return;
         }
         if let Error::Config(errors) = error

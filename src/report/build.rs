@@ -5,16 +5,16 @@ use serde_json::Value;
 use super::{
     advice::AdviceInputs,
     cells::PretrainingCells,
+    embedding_map::{EmbeddingsInput, embedding_map},
     label_efficiency::label_efficiency,
-    pca::Pca,
     predictions::confident_mistakes,
     summary::{
         ArtifactRef, AugmentationSummary, ClassCount, ClassRow, ClassifierPoint, ClassifierSummary, ConfusedPair,
-        CurvePoint, DatasetSummary, EmbeddingMap, MapPoint, OpSummary, PretrainingSummary, Provenance,
-        RepresentationHealth, RepresentationScores, SUMMARY_FORMAT, Skipped, Summary,
+        CurvePoint, DatasetSummary, OpSummary, PretrainingSummary, Provenance, RepresentationScores, SUMMARY_FORMAT,
+        SharedImages, Skipped, Summary,
     },
     text::significant,
-    verdict::{COLLAPSED_BELOW, compare, judge},
+    verdict::{COLLAPSED_BELOW, compare, judge, lead_classifier},
 };
 use crate::{
     augment::AugmentConfig,
@@ -27,10 +27,6 @@ use crate::{
     },
 };
 
-/// Rows that the principal directions are computed from, at most.
-const PCA_ROWS: usize = 2_000;
-/// Points on the map, at most: a page should stay light.
-const MAP_POINTS: usize = 1_500;
 /// Classes up to which the whole confusion matrix is kept.
 const CONFUSION_CLASSES: usize = 100;
 /// Mistakes, confused pairs and skipped files that are listed.
@@ -57,6 +53,8 @@ pub struct ReportInputs {
     pub classifiers: Vec<ClassifierInput>,
     /// The datasets.
     pub datasets: Vec<DatasetInput>,
+    /// Images that datasets share.
+    pub shared_images: Vec<SharedImages>,
     /// Every artifact that was read.
     pub artifacts: Vec<ArtifactRef>,
 }
@@ -83,27 +81,6 @@ pub struct AugmentationInput {
     pub policy: AugmentConfig,
 }
 
-/// One split of an embeddings artifact.
-#[derive(Clone, Debug, Default)]
-pub struct EmbeddingsInput {
-    /// Name of the stage that made it.
-    pub stage: String,
-    /// `test` or `train`.
-    pub split: String,
-    /// Rows of `dim` values, one after the other.
-    pub features: Vec<f32>,
-    /// Length of a row.
-    pub dim: usize,
-    /// Class of each row; anything that is no index of a class means none.
-    pub labels: Vec<i64>,
-    /// Names of the classes.
-    pub class_names: Vec<String>,
-    /// File name of each row; may be empty.
-    pub file_names: Vec<String>,
-    /// How well each representation uses its space, where the artifact says so.
-    pub health: Vec<RepresentationHealth>,
-}
-
 /// A classifier artifact.
 #[derive(Clone, Debug)]
 pub struct ClassifierInput {
@@ -122,6 +99,8 @@ pub struct DatasetInput {
     pub stage: String,
     /// `dataset.json`.
     pub card: DatasetCard,
+    /// Images with the same pixels as one before them, where pixels were compared.
+    pub num_duplicates: Option<u64>,
 }
 
 /// The view model of everything that was read.
@@ -160,9 +139,14 @@ pub fn build_summary(inputs: &ReportInputs) -> Result<Summary, serde_json::Error
         cells: (!cells.is_empty()).then(|| PretrainingCells::of(cells)),
         augmentation,
         label_efficiency: label_efficiency(&classifiers),
+        embedding_map: inputs.embeddings.as_ref().and_then(|embeddings| {
+            let lead = lead_classifier(&classifiers);
+            let answers = inputs.classifiers.iter().find(|input| lead.is_some_and(|lead| lead.stage == input.stage));
+            embedding_map(embeddings, answers)
+        }),
         classifiers,
         datasets,
-        embedding_map: inputs.embeddings.as_ref().and_then(embedding_map),
+        shared_images: inputs.shared_images.clone(),
         provenance: Provenance {
             version: inputs.version.clone(),
             artifacts: inputs.artifacts.clone(),
@@ -407,6 +391,7 @@ fn dataset(input: &DatasetInput) -> DatasetSummary {
             .collect(),
         min_size: card.min_size,
         max_size: card.max_size,
+        num_duplicates: input.num_duplicates,
         num_skipped: card.skipped.len() as u64,
         skipped: card
             .skipped
@@ -415,44 +400,6 @@ fn dataset(input: &DatasetInput) -> DatasetSummary {
             .map(|skipped| Skipped { file: skipped.file.clone(), reason: skipped.reason.clone() })
             .collect(),
     }
-}
-
-/// Indices of at most `max` of `total` things, evenly spread.
-fn spread(total: usize, max: usize) -> impl Iterator<Item = usize> {
-    let taken = total.min(max);
-    (0..taken).map(move |idx| idx * total / taken)
-}
-
-fn embedding_map(input: &EmbeddingsInput) -> Option<EmbeddingMap> {
-    let dim = input.dim.max(1);
-    let num_rows = input.features.len() / dim;
-    let row = |idx: usize| &input.features[idx * dim..(idx + 1) * dim];
-    let sample: Vec<f32> = spread(num_rows, PCA_ROWS).flat_map(|idx| row(idx).iter().copied()).collect();
-    let pca = Pca::fit(&sample, dim)?;
-    // Four decimals are far finer than a pixel and keep the file small.
-    let rounded = |value: f64| (value * 1e4).round() / 1e4 + 0.0;
-    let points = spread(num_rows, MAP_POINTS)
-        .map(|idx| {
-            let [x, y] = pca.project(row(idx));
-            let class = input.labels.get(idx).and_then(|&label| u32::try_from(label).ok());
-            MapPoint {
-                x: rounded(x),
-                y: rounded(y),
-                class: class.filter(|&class| (class as usize) < input.class_names.len()),
-                file: input.file_names.get(idx).cloned().unwrap_or_default(),
-            }
-        })
-        .collect();
-    Some(EmbeddingMap {
-        stage: input.stage.clone(),
-        split: input.split.clone(),
-        num_images: num_rows as u64,
-        dim: dim as u64,
-        explained: pca.explained,
-        health: input.health.clone(),
-        class_names: input.class_names.clone(),
-        points,
-    })
 }
 
 #[cfg(test)]
@@ -467,27 +414,6 @@ mod tests {
         assert_eq!(summary.title, "intel");
         assert_eq!(summary.verdict.learned, Learned::Unknown);
         assert!(summary.pretraining.is_none() && summary.embedding_map.is_none());
-    }
-
-    #[test]
-    fn sampling_is_even_and_complete_where_there_is_room() {
-        assert_eq!(spread(3, 10).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(spread(10, 4).collect::<Vec<_>>(), [0, 2, 5, 7]);
-        assert_eq!(spread(0, 4).count(), 0);
-    }
-
-    #[test]
-    fn labels_that_are_no_class_are_none() {
-        let input = EmbeddingsInput {
-            features: (0..40).map(|idx| (idx * idx % 7) as f32).collect(),
-            dim: 4,
-            labels: vec![-1, 0, 1, 99],
-            class_names: vec!["a".into(), "b".into()],
-            ..EmbeddingsInput::default()
-        };
-        let map = embedding_map(&input).unwrap();
-        let classes: Vec<_> = map.points.iter().take(5).map(|point| point.class).collect();
-        assert_eq!(classes, [None, Some(0), Some(1), None, None]);
     }
 
     #[test]

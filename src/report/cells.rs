@@ -58,13 +58,27 @@ impl PretrainingCells {
         }
     }
 
+    /// What tells the runs apart: the cells of one stage need not name it.
+    fn names(&self) -> Vec<&str> {
+        let parts = || self.runs.iter().map(|run| run.stage.split_once('@'));
+        let stage = parts().next().flatten().map(|(stage, _)| stage);
+        let alike = stage.is_some() && parts().all(|part| part.map(|(stage, _)| stage) == stage);
+        self.runs
+            .iter()
+            .map(|run| match run.stage.split_once('@') {
+                Some((_, cell)) if alike => cell,
+                _ => run.stage.as_str(),
+            })
+            .collect()
+    }
+
     /// A chart of all curves for each figure that is measured.
     pub(super) fn figures(&self) -> Vec<Figure<'_>> {
         let series = |pick: fn(&CurvePoint) -> Option<f64>| -> Vec<Series<'_>> {
             let points = |run: &PretrainingSummary| {
                 run.curve.iter().filter_map(|point| Some((point.epoch, pick(point)?))).collect()
             };
-            self.runs.iter().map(|run| Series { name: &run.stage, points: points(run) }).collect()
+            self.runs.iter().zip(self.names()).map(|(run, name)| Series { name, points: points(run) }).collect()
         };
         let chart = |id, title, series, reference, covers, suffix, format| LineChart {
             id,
@@ -102,11 +116,10 @@ impl PretrainingCells {
             "%",
             |value| percent(value / 100.0),
         );
-        let names = || self.runs.iter().map(|run| run.stage.as_str()).collect::<Vec<_>>();
         [
-            Figure::new("Loss of all runs", "−1 is the least possible.", names(), &loss),
-            Figure::new("Spread of all runs", "1 is healthy, 0 is collapse.", names(), &spread),
-            Figure::new("Nearest-neighbour accuracy of all runs", "On the monitor images.", names(), &knn),
+            Figure::new("Loss of all runs", "−1 is the least possible.", self.names(), &loss),
+            Figure::new("Spread of all runs", "1 is healthy, 0 is collapse.", self.names(), &spread),
+            Figure::new("Nearest-neighbour accuracy of all runs", "On the monitor images.", self.names(), &knn),
         ]
         .into_iter()
         .flatten()

@@ -12,8 +12,11 @@ use serde::Serialize;
 use super::{
     bar_chart::{Bar, render_bars},
     cells::PretrainingCells,
+    label_chart::render_label_chart,
     line_chart::{LineChart, RenderedChart, Series},
-    map_chart::{LegendEntry, legend, render_map},
+    map_chart::{LegendEntry, Projection, legend, render_map},
+    parallel_chart::render_parallel,
+    pictures::Sprite,
     report_error::ReportError,
     summary::{ClassifierPoint, ClassifierSummary, CurvePoint, PretrainingSummary, Summary},
     text::{self, count, label_of, number, percent, short_percent, shortened, significant},
@@ -32,6 +35,10 @@ pub struct Pictures {
     pub preview: Option<Vec<u8>>,
     /// Small PNG or JPEG files of images by the file name under which the summary lists them.
     pub thumbnails: BTreeMap<String, Vec<u8>>,
+    /// The images of the map's points, in their order.
+    pub map: Option<Sprite>,
+    /// For each row of neighbours the image itself and its neighbours, as JPEG files.
+    pub neighbours: Vec<Vec<Vec<u8>>>,
 }
 
 /// A chart with its caption.
@@ -107,17 +114,32 @@ pub fn render_html(summary: &Summary, pictures: &Pictures) -> Result<String, Rep
     let cell_figures = summary.cells.as_ref().map_or_else(Vec::new, PretrainingCells::figures);
     let thumbnails: BTreeMap<&str, Value> =
         pictures.thumbnails.iter().map(|(file, png)| (file.as_str(), data_uri(png))).collect();
-    let (map_svg, map_legend): (Option<Value>, Vec<LegendEntry>) = summary
-        .embedding_map
-        .as_ref()
-        .map_or((None, vec![]), |map| (Some(Value::from_safe_string(render_map("map", map))), legend(map)));
+    let map = summary.embedding_map.as_ref();
+    let picture = |projection: Projection| {
+        let svg = render_map(&format!("map-{}", projection.name()), map?, projection)?;
+        Some(Value::from_safe_string(svg))
+    };
+    let map_legend: Vec<LegendEntry> = map.map_or_else(Vec::new, legend);
+    let sprite = pictures.map.as_ref().map(|sprite| {
+        context! {
+            uri => data_uri(&sprite.jpeg), tile => sprite.tile, columns => sprite.columns
+        }
+    });
+    let neighbours: Vec<Vec<Value>> =
+        pictures.neighbours.iter().map(|row| row.iter().map(|jpeg| data_uri(jpeg)).collect()).collect();
+    let parallel = summary.cells.as_ref().and_then(|cells| render_parallel("chart-parallel", &cells.runs));
     let page = environment.get_template("report.html")?.render(context! {
         summary => plain(summary),
         classifiers => plain(&classifiers),
         figures => plain(&figures),
         cell_figures => plain(&cell_figures),
         epochs => plain(&epochs),
-        map_svg,
+        map_svg => picture(Projection::Pca),
+        tsne_svg => picture(Projection::Tsne),
+        sprite,
+        neighbour_pictures => neighbours,
+        parallel_svg => parallel.map(Value::from_safe_string),
+        label_svg => render_label_chart("chart-labels", &summary.classifiers).map(Value::from_safe_string),
         map_legend => plain(&map_legend),
         thumbnails => plain(&thumbnails),
         preview => pictures.preview.as_deref().map(data_uri),

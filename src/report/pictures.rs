@@ -54,6 +54,41 @@ pub fn thumbnail(width: u32, height: u32, rgb: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Pictures side by side in one file, so that a page can hold many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sprite {
+    /// A JPEG file.
+    pub jpeg: Vec<u8>,
+    /// Width and height of each picture in pixels.
+    pub tile: u32,
+    /// Pictures in a row.
+    pub columns: u32,
+}
+
+/// Pixels of a sprite, at most: about as many bytes as a page can spare.
+const SPRITE_PIXELS: u32 = 2_500_000;
+
+/// Square pictures of `side` pixels, RGB, one after the other. They are made smaller where there are many; nothing where
+/// there are none or one does not fit its size.
+pub fn sprite(pictures: &[Vec<u8>], side: u32) -> Option<Sprite> {
+    let count = u32::try_from(pictures.len()).ok().filter(|&count| count > 0)?;
+    let tile =
+        [side, side * 3 / 4, side / 2].into_iter().find(|tile| count.saturating_mul(tile * tile) <= SPRITE_PIXELS);
+    let tile = tile.unwrap_or(side / 3).max(1);
+    let columns = f64::from(count).sqrt().ceil() as u32;
+    let mut sheet = image::RgbImage::new(columns * tile, count.div_ceil(columns) * tile);
+    for (idx, rgb) in (0..).zip(pictures) {
+        let picture = image::RgbImage::from_raw(side, side, rgb.clone())?;
+        let picture =
+            if tile == side { picture } else { image::imageops::resize(&picture, tile, tile, FilterType::Triangle) };
+        let (x, y) = (idx % columns * tile, idx / columns * tile);
+        image::imageops::replace(&mut sheet, &picture, i64::from(x), i64::from(y));
+    }
+    let mut jpeg = vec![];
+    sheet.write_with_encoder(image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 72)).ok()?;
+    Some(Sprite { jpeg, tile, columns })
+}
+
 #[cfg(test)]
 mod tests {
     use image::RgbImage;
@@ -102,5 +137,26 @@ mod tests {
         assert_eq!((image.width(), image.height()), (144, 48));
         assert_eq!(thumbnail(300, 100, &[90; 10]), None);
         assert_eq!(thumbnail(0, 0, &[]), None);
+    }
+
+    #[test]
+    fn sprites_hold_every_picture_in_its_place() {
+        let pictures: Vec<Vec<u8>> = (0..7).map(|idx| vec![idx * 30; 3 * 64 * 64]).collect();
+        let sprite = sprite(&pictures, 64).unwrap();
+        assert_eq!((sprite.tile, sprite.columns), (64, 3));
+        let sheet = image::load_from_memory_with_format(&sprite.jpeg, ImageFormat::Jpeg).unwrap().to_rgb8();
+        assert_eq!(sheet.dimensions(), (192, 192));
+        for idx in 0..7_u32 {
+            let pixel = sheet.get_pixel(idx % 3 * 64 + 32, idx / 3 * 64 + 32)[0];
+            assert!(pixel.abs_diff(idx as u8 * 30) < 6, "{idx}: {pixel}");
+        }
+    }
+
+    #[test]
+    fn many_pictures_get_smaller() {
+        let many = sprite(&vec![vec![9; 3 * 64 * 64]; 1_500], 64).unwrap();
+        assert_eq!((many.tile, many.columns), (32, 39));
+        assert_eq!(sprite(&[], 64), None);
+        assert_eq!(sprite(&[vec![1, 2, 3]], 64), None);
     }
 }

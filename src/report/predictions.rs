@@ -2,9 +2,22 @@
 
 use super::summary::Mistake;
 
-/// The wrong answers of a `predictions.csv`, the surest first, at most `max`. Columns are found by their name in
-/// the header and may stand in any order; rows that do not fit are passed over.
-pub fn confident_mistakes(csv: &str, max: usize) -> Vec<Mistake> {
+/// One answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The image's file name.
+    pub file: String,
+    /// Its class.
+    pub actual: String,
+    /// What it was taken for.
+    pub predicted: String,
+    /// Probability of the answer.
+    pub probability: f64,
+}
+
+/// The answers of a `predictions.csv` in their order. Columns are found by their name in the header and may stand in any
+/// order; rows that do not fit are passed over.
+pub fn answers(csv: &str) -> Vec<Answer> {
     let mut rows = parse_csv(csv).into_iter();
     let Some(header) = rows.next() else { return vec![] };
     let column = |words: &[&str], taken: Option<usize>| {
@@ -25,17 +38,20 @@ pub fn confident_mistakes(csv: &str, max: usize) -> Vec<Mistake> {
     ) else {
         return vec![];
     };
-    let mut mistakes: Vec<Mistake> = rows
-        .filter_map(|row| {
-            let probability: f64 = row.get(probability)?.trim().parse().ok()?;
-            let (actual, predicted) = (row.get(actual)?, row.get(predicted)?);
-            (actual != predicted && probability.is_finite()).then(|| Mistake {
-                file: row.get(file).cloned().unwrap_or_default(),
-                actual: actual.clone(),
-                predicted: predicted.clone(),
-                probability,
-            })
-        })
+    rows.filter_map(|row| {
+        let probability: f64 = row.get(probability)?.trim().parse().ok()?;
+        let (actual, predicted) = (row.get(actual)?.clone(), row.get(predicted)?.clone());
+        let file = row.get(file).cloned().unwrap_or_default();
+        probability.is_finite().then_some(Answer { file, actual, predicted, probability })
+    })
+    .collect()
+}
+
+/// The wrong answers of a `predictions.csv`, the surest first, at most `max`.
+pub fn confident_mistakes(csv: &str, max: usize) -> Vec<Mistake> {
+    let wrong = answers(csv).into_iter().filter(|answer| answer.actual != answer.predicted);
+    let mut mistakes: Vec<Mistake> = wrong
+        .map(|Answer { file, actual, predicted, probability }| Mistake { file, actual, predicted, probability })
         .collect();
     mistakes.sort_by(|a, b| b.probability.total_cmp(&a.probability).then_with(|| a.file.cmp(&b.file)));
     mistakes.truncate(max);

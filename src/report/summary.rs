@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cells::PretrainingCells;
+pub use super::map_summary::{ClassDistances, EmbeddingMap, MapPoint, Neighbour, NeighbourRow, RepresentationHealth};
 
 /// Version of `summary.json`.
 pub const SUMMARY_FORMAT: u32 = 1;
@@ -38,6 +39,9 @@ pub struct Summary {
     pub label_efficiency: Vec<LabelEfficiency>,
     /// The datasets in the order in which they were given.
     pub datasets: Vec<DatasetSummary>,
+    /// Images that two of the datasets have in common.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_images: Vec<SharedImages>,
     /// The embeddings in two dimensions, if they were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding_map: Option<EmbeddingMap>,
@@ -337,10 +341,25 @@ pub struct DatasetSummary {
     pub min_size: [u32; 2],
     /// Largest width and height in pixels.
     pub max_size: [u32; 2],
+    /// Images with the same pixels as one before them, where pixels were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_duplicates: Option<u64>,
     /// How many files could not be used.
     pub num_skipped: u64,
     /// The first of them.
     pub skipped: Vec<Skipped>,
+}
+
+/// Images with the same pixels in two datasets: where one is learned from and the other judged by, a leak.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedImages {
+    /// Names of the stages of both datasets.
+    pub datasets: [String; 2],
+    /// Images of the second that are in the first, too.
+    pub count: u64,
+    /// Names of the first pair.
+    pub example: [String; 2],
 }
 
 /// A class and its number of images.
@@ -361,60 +380,6 @@ pub struct Skipped {
     pub file: String,
     /// Why.
     pub reason: String,
-}
-
-/// Embeddings in the two directions in which they differ most.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EmbeddingMap {
-    /// Name of the stage.
-    pub stage: String,
-    /// `test` or `train`.
-    pub split: String,
-    /// Number of embeddings in that split.
-    pub num_images: u64,
-    /// Length of an embedding.
-    pub dim: u64,
-    /// Share of the variance along the horizontal and the vertical direction.
-    pub explained: [f64; 2],
-    /// How well each representation uses its space, where the artifact says so.
-    pub health: Vec<RepresentationHealth>,
-    /// Names of the classes.
-    pub class_names: Vec<String>,
-    /// The points that are shown, evenly taken from all where there are many.
-    pub points: Vec<MapPoint>,
-}
-
-/// How well a representation of the training images uses its space.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RepresentationHealth {
-    /// `pretrained`, `untrained` or `raw_pixels`.
-    pub representation: String,
-    /// Length of a vector.
-    pub dim: u64,
-    /// How many dimensions carry something: 1 is collapse, `dim` the most.
-    pub effective_rank: f64,
-    /// Deviation of vectors of length 1, times √dim: 1 where they spread evenly, 0 where all are the same.
-    pub normalized_std_ratio: f64,
-    /// Dimensions with the same value in every image.
-    pub num_constant_dims: u64,
-}
-
-/// One embedding in two dimensions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MapPoint {
-    /// Horizontal coordinate.
-    pub x: f64,
-    /// Vertical coordinate.
-    pub y: f64,
-    /// Index into the class names, if the image has a label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<u32>,
-    /// The image's file name, if known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub file: String,
 }
 
 /// Where a report comes from.

@@ -23,10 +23,7 @@ pub fn compare(scores: &[RepresentationScores]) -> Vec<Comparison> {
     baselines
         .iter()
         .map(|baseline| {
-            let difference = ours.top1 - baseline.top1;
-            let below = (ours.top1 - ours.top1_interval[0]).hypot(baseline.top1_interval[1] - baseline.top1);
-            let above = (ours.top1_interval[1] - ours.top1).hypot(baseline.top1 - baseline.top1_interval[0]);
-            let interval = [difference - below, difference + above];
+            let (difference, interval) = top1_difference(ours, baseline);
             let learned = if interval[0] > 0.0 {
                 Learned::Clearly
             } else if difference > 0.0 {
@@ -37,6 +34,14 @@ pub fn compare(scores: &[RepresentationScores]) -> Vec<Comparison> {
             Comparison { baseline: baseline.representation.clone(), difference, interval, learned }
         })
         .collect()
+}
+
+/// How much better `ours` is than `other`, with a 95 % interval from both bootstrap intervals.
+pub fn top1_difference(ours: &RepresentationScores, other: &RepresentationScores) -> (f64, [f64; 2]) {
+    let difference = ours.top1 - other.top1;
+    let below = (ours.top1 - ours.top1_interval[0]).hypot(other.top1_interval[1] - other.top1);
+    let above = (ours.top1_interval[1] - ours.top1).hypot(other.top1 - other.top1_interval[0]);
+    (difference, [difference - below, difference + above])
 }
 
 /// The state that a ratio of `embedding_std` to 1/√d means; `collapsed_below` is the pipeline's threshold.

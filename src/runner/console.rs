@@ -74,6 +74,8 @@ struct State {
     reasons: BTreeMap<String, Reason>,
     running: BTreeMap<String, Running>,
     rows: Vec<Row>,
+    /// Warnings so far: by the end they would have scrolled away.
+    warnings: Vec<String>,
 }
 
 struct Running {
@@ -82,6 +84,8 @@ struct Running {
     /// What was done already when the first report came: a resumed stage does not start at 0.
     first: Option<(u64, Instant)>,
     last_line: Instant,
+    /// The last accuracy of the nearest neighbours.
+    knn: Option<f64>,
 }
 
 struct Row {
@@ -132,14 +136,15 @@ impl Console {
         }
         let bar = (self.style.progress && self.style.verbosity >= 0).then(|| {
             let bar = self.bars.add(ProgressBar::new_spinner());
-            let template = "  {prefix}  {spinner} {elapsed} {msg}";
+            // Cut at the edge: a line that wraps cannot be drawn over, and flickers.
+            let template = "  {prefix}  {spinner} {elapsed} {wide_msg}";
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_prefix(name);
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
         let now = Instant::now();
-        state.running.insert(stage.to_owned(), Running { bar, since: now, first: None, last_line: now });
+        state.running.insert(stage.to_owned(), Running { bar, since: now, first: None, last_line: now, knn: None });
     }
 
     fn progress(&self, state: &mut State, stage: &str, done: u64, total: u64, unit: &str, message: &str) {
@@ -148,19 +153,25 @@ impl Console {
         let (first, since) = *running.first.get_or_insert((done, Instant::now()));
         let elapsed = since.elapsed().as_secs_f64();
         let rate = if elapsed > 0.0 { done.saturating_sub(first) as f64 / elapsed } else { 0.0 };
-        let mut parts = vec![format!("{} of {} {unit}", text::count(done), text::count(total))];
-        if rate > 0.0 && done < total {
+        let count = format!("{} of {} {unit}", text::count(done), text::count(total));
+        let going = rate > 0.0 && done < total;
+        let speed = going.then(|| {
             let digits = usize::from(rate < 10.0);
-            parts.push(format!("{rate:.digits$} {unit}/s"));
-            parts.push(format!("{} left", text::duration(total.saturating_sub(done) as f64 / rate)));
-        }
-        if !message.is_empty() {
-            parts.push(message.to_owned());
-        }
-        let parts = parts.join(", ");
+            format!("{rate:.digits$} {unit}/s")
+        });
+        let left = going.then(|| format!("{} left", text::duration(total.saturating_sub(done) as f64 / rate)));
+        let knn = running.knn.map(|top1| format!("kNN {:.1} %", top1 * 100.0));
+        let message = Some(message.to_owned()).filter(|message| !message.is_empty());
+        // A bar says how much is done; what a narrow terminal cuts off comes last.
+        let parts = if running.bar.is_some() {
+            [left, message, knn, speed, Some(count)]
+        } else {
+            [Some(count), speed, left, message, knn]
+        };
+        let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
         if let Some(bar) = &running.bar {
             if bar.length() != Some(total) {
-                let template = "  {prefix}  {bar:24} {percent:>3}%  {msg}";
+                let template = "  {prefix}  {bar:16} {percent:>3}%  {wide_msg}";
                 let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
                 bar.set_style(style.progress_chars("━━─"));
                 bar.set_length(total);
@@ -211,6 +222,15 @@ impl Console {
             Outcome::Cancelled => self.paint.yellow("stopped"),
         };
         self.say(&format!("{word} in {}: {executed} ran, {restored} restored{saved}", text::duration(seconds)));
+        let warnings = std::mem::take(&mut state.warnings);
+        if self.style.verbosity >= 0 && !warnings.is_empty() {
+            let count = warnings.len();
+            let word = if count == 1 { "warning" } else { "warnings" };
+            self.line(&self.paint.yellow(&format!("{count} {word}:")));
+            for warning in warnings {
+                self.line(&format!("  {} {warning}", self.paint.yellow("!")));
+            }
+        }
         if let Some(report) = report {
             self.say(&format!("report: {}", self.paint.bold(report)));
         }
@@ -253,6 +273,11 @@ impl RunObserver for Console {
                 self.progress(state, stage, *done, *total, unit, message);
             }
             RunEvent::StageMetric { stage, name, step, value } => {
+                if name == "knn/top1"
+                    && let Some(running) = state.running.get_mut(stage)
+                {
+                    running.knn = *value;
+                }
                 if self.style.verbosity >= 2 {
                     let value = value.map_or("not finite".to_owned(), text::figure);
                     self.line(&format!("  {stage:<width$}  {name} {value} at {step}", width = state.width));
@@ -260,6 +285,7 @@ impl RunObserver for Console {
             }
             RunEvent::StageMessage { stage, level, message } => match level {
                 Level::Warning => {
+                    state.warnings.push(format!("`{stage}`: {message}"));
                     self.line(&format!("{} `{stage}`: {message}", self.paint.yellow("warning:")));
                 }
                 Level::Info if self.style.verbosity >= 0 => {
@@ -326,7 +352,10 @@ impl RunObserver for Console {
                     metrics: Metrics::new(),
                 });
             }
-            RunEvent::Warning { message } => self.line(&format!("{} {message}", self.paint.yellow("warning:"))),
+            RunEvent::Warning { message } => {
+                state.warnings.push(message.clone());
+                self.line(&format!("{} {message}", self.paint.yellow("warning:")));
+            }
             RunEvent::RunFinished { outcome, seconds, saved_seconds, report, .. } => {
                 self.table(state, *outcome, *seconds, *saved_seconds, report.as_deref());
             }

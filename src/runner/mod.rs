@@ -13,6 +13,7 @@ pub mod export;
 pub mod isolate;
 pub mod job;
 pub mod links;
+pub mod live;
 #[cfg(test)]
 mod model_tests;
 pub mod past_runs;

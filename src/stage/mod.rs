@@ -17,6 +17,8 @@ mod knn_monitor;
 mod leak;
 pub mod pretrain;
 pub mod report;
+mod report_data;
+mod report_embeddings;
 mod report_thumbnails;
 pub mod stage_config;
 pub mod stage_error;

@@ -26,7 +26,9 @@ use crate::{
         EncoderCard, EpochRecord, Preprocessing, PretrainConfig, TrainError,
         encoder_card::{CARD_FILE, ENCODER_FORMAT, WEIGHTS_FILE},
         pretrain::{Batch, BatchSource, Pretrained, StepProgress, TrainHost, pretrain},
+        schedule::linear_scaled_lr,
         tensorboard::{EventWriter, event_file_name},
+        train_config::PretrainOptimizerConfig,
     },
 };
 
@@ -52,6 +54,7 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
         let error = TrainError::TooFewImages { found: dataset.len(), batch_size: config.batch_size };
         return Err(StageError::from(error));
     }
+    warn_about_lr(config, ctx);
     let loader = BatchLoader::new(Arc::clone(&dataset), Arc::clone(&policy), ctx.seed, config.batch_size as usize)?;
     let waited = Cell::new(Duration::ZERO);
     let source = LoaderSource {
@@ -66,6 +69,24 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
     let weights = init.as_ref().map(|init| init.weights.as_slice());
     let pretrained = pretrain(config, ctx.seed, weights, &source, &mut host)?;
     save(config, ctx, &policy, dataset.card(), &pretrained, init.map(|init| init.digest))
+}
+
+/// The paper's rate for a batch of 256; its own experiments reach four times as much.
+const USUAL_BASE_LR: f64 = 0.05;
+const HIGH_BASE_LR: f64 = 8.0 * USUAL_BASE_LR;
+
+fn warn_about_lr(config: &PretrainConfig, ctx: &StageContext<'_>) {
+    let PretrainOptimizerConfig::Sgd(sgd) = &config.optimizer;
+    if sgd.base_lr > HIGH_BASE_LR {
+        let batch_size = config.batch_size;
+        ctx.reporter.warn(&format!(
+            "the learning rate is high for the batch: `base_lr: {}` makes {} at a batch of {batch_size}, where the paper has \
+             {}; if the loss jumps or the embeddings collapse, try `base_lr: {USUAL_BASE_LR}`",
+            sgd.base_lr,
+            linear_scaled_lr(sgd.base_lr, batch_size),
+            linear_scaled_lr(USUAL_BASE_LR, batch_size),
+        ));
+    }
 }
 
 /// Weights to start from.
@@ -235,6 +256,19 @@ struct EpochTime {
     waited_for_data: f64,
 }
 
+/// Width and height in pixels, and the PNG file.
+type ContactSheet = ([u32; 2], Vec<u8>);
+
+/// The contact sheet of the policy and its size, if there is one. It decides nothing: it is for those who look at logs.
+fn contact_sheet(ctx: &StageContext<'_>) -> Result<Option<ContactSheet>, StageError> {
+    const MAX_BYTES: usize = 8 << 20;
+    let path = input_dir(ctx, "augmentation")?.join("preview.png");
+    let Some(png) = files::read_if_exists(&path)?.filter(|png| png.len() <= MAX_BYTES) else { return Ok(None) };
+    let reader = image::ImageReader::with_format(std::io::Cursor::new(&png), image::ImageFormat::Png);
+    let size = reader.into_dimensions().ok();
+    Ok(size.map(|(width, height)| ([width, height], png)))
+}
+
 impl<'a> Host<'a> {
     fn new(
         config: &PretrainConfig,
@@ -248,12 +282,16 @@ impl<'a> Host<'a> {
         let now = wall_time();
         let path = logs.join(event_file_name(now as u64, 0));
         let io = |source| StageError::Io { action: "write", path: path.clone(), source };
+        let mut events = EventWriter::new(files::create(&path)?, now).map_err(io)?;
+        if let Some((size, png)) = contact_sheet(ctx)? {
+            events.image_png("views/preview", 0, size, &png, now).map_err(io)?;
+        }
         Ok(Self {
             ctx,
             monitor,
             keep: config.checkpoint.keep as usize,
             batch_size: u64::from(config.batch_size),
-            events: EventWriter::new(files::create(&path)?, now).map_err(io)?,
+            events,
             times: vec![],
             epoch_began: Instant::now(),
             epoch_steps: 0,

@@ -1,25 +1,31 @@
 //! The `report` stage: reads what its inputs hold and writes the page and both summaries.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    InputArtifact, ReportConfig, StageContext, StageError, StageOutcome, fit::METRICS_FORMAT,
-    report_thumbnails::mistake_thumbnails,
+    InputArtifact, ReportConfig, StageContext, StageError, StageOutcome,
+    fit::METRICS_FORMAT,
+    report_data::{count_duplicates, shared_images},
+    report_embeddings::read_embeddings,
+    report_thumbnails::{map_sprite, mistake_thumbnails, neighbour_thumbnails},
 };
 use crate::{
     augment::Policy,
     report::{
         ReportError, ReportInputs,
-        build::{AugmentationInput, ClassifierInput, DatasetInput, EmbeddingsInput, EncoderInput},
+        build::{AugmentationInput, ClassifierInput, DatasetInput, EncoderInput},
         build_summary,
         html::Pictures,
         pictures::fit_sheet,
         render_html, render_markdown,
-        summary::{ArtifactRef, RepresentationHealth, Summary},
+        summary::{ArtifactRef, Summary},
     },
     train::{EpochRecord, PretrainConfig},
 };
@@ -40,8 +46,13 @@ pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
         embeddings: ctx.input("embeddings").map(read_embeddings).transpose()?.flatten(),
         classifiers: read_all(ctx, "classifiers", read_classifier)?,
         datasets: read_all(ctx, "datasets", read_dataset)?,
+        shared_images: vec![],
         artifacts: vec![],
     };
+    let dataset_dirs: Vec<PathBuf> =
+        ctx.inputs.get("datasets").into_iter().flatten().map(|artifact| artifact.dir.clone()).collect();
+    let digests = count_duplicates(&dataset_dirs, &mut inputs.datasets, ctx.reporter)?;
+    inputs.shared_images = shared_images(&inputs.datasets, &digests);
     for (name, artifacts) in ctx.inputs {
         inputs.artifacts.extend(artifacts.iter().map(|artifact| ArtifactRef {
             input: name.clone(),
@@ -63,9 +74,13 @@ pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
         }
     }
     let summary = build_summary(&inputs).map_err(|error| failed(ctx, &ReportError::from(error)))?;
-    let dataset_dirs = ctx.inputs.get("datasets").into_iter().flatten().map(|artifact| artifact.dir.as_path());
-    let datasets: Vec<(&Path, &DatasetInput)> = dataset_dirs.zip(&inputs.datasets).collect();
+    let datasets: Vec<(&Path, &DatasetInput)> =
+        dataset_dirs.iter().map(PathBuf::as_path).zip(&inputs.datasets).collect();
     pictures.thumbnails = mistake_thumbnails(&summary, &datasets)?;
+    if let (Some(artifact), Some(embeddings)) = (ctx.input("embeddings"), &inputs.embeddings) {
+        pictures.map = map_sprite(&artifact.dir, embeddings)?;
+        pictures.neighbours = neighbour_thumbnails(&artifact.dir, embeddings)?;
+    }
     let page = render_html(&summary, &pictures).map_err(|error| failed(ctx, &error))?;
     let json = summary.to_json().map_err(|error| failed(ctx, &ReportError::from(error)))?;
     write(&ctx.out_dir.join("report.html"), &page)?;
@@ -158,90 +173,26 @@ fn read_classifier(artifact: &InputArtifact) -> Result<ClassifierInput, StageErr
 }
 
 fn read_dataset(artifact: &InputArtifact) -> Result<DatasetInput, StageError> {
-    Ok(DatasetInput { stage: artifact.stage.clone(), card: read_json(&artifact.dir.join("dataset.json"))? })
-}
-
-/// The test embeddings, or the training embeddings where there is no test split.
-fn read_embeddings(artifact: &InputArtifact) -> Result<Option<EmbeddingsInput>, StageError> {
-    let path = artifact.dir.join("embeddings.safetensors");
-    let bytes = fs::read(&path).map_err(|source| StageError::Io { action: "read", path: path.clone(), source })?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(&path, &error.to_string()))?;
-    let Some(split) = ["test", "train"].into_iter().find(|split| tensors.tensor(&format!("{split}_features")).is_ok())
-    else {
-        return Ok(None);
-    };
-    let features = tensors.tensor(&format!("{split}_features")).map_err(|error| broken(&path, &error.to_string()))?;
-    let (Dtype::F32, &[_, dim]) = (features.dtype(), features.shape()) else {
-        return Err(broken(&path, &format!("`{split}_features` must be f32 with the shape [images, features]")));
-    };
-    let labels = match tensors.tensor(&format!("{split}_labels")) {
-        Ok(labels) if labels.dtype() == Dtype::I64 => {
-            labels.data().chunks_exact(8).filter_map(|raw| raw.try_into().ok()).map(i64::from_le_bytes).collect()
-        }
-        Ok(_) => return Err(broken(&path, &format!("`{split}_labels` must be i64"))),
-        Err(_) => vec![],
-    };
-    let card: Value = read_json(&artifact.dir.join("embeddings.json"))?;
-    Ok(Some(EmbeddingsInput {
+    Ok(DatasetInput {
         stage: artifact.stage.clone(),
-        split: split.to_owned(),
-        features: features
-            .data()
-            .chunks_exact(4)
-            .filter_map(|raw| raw.try_into().ok())
-            .map(f32::from_le_bytes)
-            .collect(),
-        dim,
-        labels,
-        class_names: strings(&card, &["class_names", "classes"]),
-        health: representation_health(&card),
-        file_names: strings(&card, &[&format!("{split}_file_names"), &format!("{split}_files")]),
-    }))
+        card: read_json(&artifact.dir.join("dataset.json"))?,
+        num_duplicates: None,
+    })
 }
 
-/// What `embeddings.json` says of each representation, `pretrained` first.
-fn representation_health(card: &Value) -> Vec<RepresentationHealth> {
-    let mut health: Vec<RepresentationHealth> = card
-        .get("representations")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| {
-            let measured = value.get("health")?;
-            let figure = |key: &str| measured.get(key).and_then(Value::as_f64);
-            Some(RepresentationHealth {
-                representation: name.clone(),
-                dim: value.get("dim")?.as_u64()?,
-                effective_rank: figure("effective_rank")?,
-                normalized_std_ratio: figure("normalized_std_ratio")?,
-                num_constant_dims: measured.get("num_constant_dims")?.as_u64()?,
-            })
-        })
-        .collect();
-    let rank = |name: &str| ["pretrained", "untrained", "raw_pixels"].iter().position(|known| *known == name);
-    health.sort_by_key(|entry| rank(&entry.representation).unwrap_or(usize::MAX));
-    health
-}
-
-/// The list of strings under the first of these keys.
-fn strings(card: &Value, keys: &[&str]) -> Vec<String> {
-    let list = keys.iter().find_map(|key| card.get(key)?.as_array());
-    list.into_iter().flatten().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
-}
-
-fn broken(path: &Path, message: &str) -> StageError {
+pub(super) fn broken(path: &Path, message: &str) -> StageError {
     StageError::Artifact { path: path.to_owned(), message: message.to_owned() }
 }
 
-fn read_text(path: &Path) -> Result<String, StageError> {
+pub(super) fn read_text(path: &Path) -> Result<String, StageError> {
     fs::read_to_string(path).map_err(|source| StageError::Io { action: "read", path: path.to_owned(), source })
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StageError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StageError> {
     serde_json::from_str(&read_text(path)?).map_err(|error| broken(path, &error.to_string()))
 }
 
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
+pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -18,8 +18,12 @@ use crate::{
         store_writer::{FORMAT, StoreWriter},
     },
     digest::Digest,
-    eval::{ClassScores, ClassifierEpoch, ClassifierMetrics, Scores},
+    eval::{
+        ClassScores, ClassifierEpoch, ClassifierMetrics, Scores,
+        thumbnails::{THUMBNAIL_SIZE, save_thumbnails},
+    },
     model::backbone::{BackboneConfig, ResnetConfig},
+    report::pictures::thumbnail,
     train::{EncoderCard, EpochRecord, Preprocessing, PretrainConfig},
 };
 
@@ -54,25 +58,34 @@ fn artifact(root: &Path, stage: &str) -> InputArtifact {
     InputArtifact { stage: stage.to_owned(), digest: Digest::of(stage.as_bytes()), dir }
 }
 
+/// Training images of each class in the embeddings.
+const TRAIN_PER_CLASS: usize = 30;
 /// Test images of each class.
 const PER_CLASS: usize = 100;
 
 /// Every input that a report takes.
 pub(super) fn all_inputs(root: &Path, hostile: bool) -> BTreeMap<String, Vec<InputArtifact>> {
+    all_inputs_of(root, hostile, PER_CLASS)
+}
+
+/// The same with so many test images of each class.
+pub(super) fn all_inputs_of(root: &Path, hostile: bool, per_class: usize) -> BTreeMap<String, Vec<InputArtifact>> {
     BTreeMap::from([
         ("pretraining".to_owned(), vec![encoder(root, "pretrain", 3)]),
         ("augmentation".to_owned(), vec![augmentation(root)]),
-        ("embeddings".to_owned(), vec![embeddings(root, hostile)]),
+        ("embeddings".to_owned(), vec![embeddings(root, hostile, per_class)]),
         (
             "classifiers".to_owned(),
             vec![
-                classifier(root, "knn", "knn", [0.752, 0.581, 0.497], hostile),
-                classifier(root, "probe", "linear_probe", [0.802, 0.668, 0.543], hostile),
+                classifier(root, "knn", "knn", [0.752, 0.581, 0.497], hostile, per_class),
+                classifier(root, "probe", "linear_probe", [0.802, 0.668, 0.543], hostile, per_class),
                 trained_classifier(root, "tuned", "fine_tune", 0.741),
                 trained_classifier(root, "scratch", "supervised", 0.583),
+                trained_classifier_at(root, "tuned_more", "fine_tune", 0.801, 0.25),
+                trained_classifier_at(root, "scratch_more", "supervised", 0.702, 0.25),
             ],
         ),
-        ("datasets".to_owned(), vec![dataset(root, "train", 300, hostile), dataset(root, "test", PER_CLASS, hostile)]),
+        ("datasets".to_owned(), vec![dataset(root, "train", 300, hostile), dataset(root, "test", per_class, hostile)]),
     ])
 }
 
@@ -177,9 +190,9 @@ fn file_name(class: &str, idx: usize, hostile: bool) -> String {
     }
 }
 
-fn embeddings(root: &Path, hostile: bool) -> InputArtifact {
+fn embeddings(root: &Path, hostile: bool, per_class: usize) -> InputArtifact {
     let artifact = artifact(root, "embeddings");
-    let (dim, per_class) = (32, PER_CLASS);
+    let dim = 32;
     let names = class_names(hostile);
     let mut random = Sequence(11);
     let centres: Vec<Vec<f64>> = names.iter().map(|_| (0..dim).map(|_| random.normal()).collect()).collect();
@@ -195,17 +208,44 @@ fn embeddings(root: &Path, hostile: bool) -> InputArtifact {
         }
     }
     let rows = per_class * names.len();
+    // Training images lie where test images do.
+    let (mut train, mut train_labels, mut train_files) = (vec![], vec![], vec![]);
+    for (class, name) in names.iter().enumerate() {
+        for idx in 0..TRAIN_PER_CLASS {
+            train.extend((0..dim).flat_map(|k| ((centres[class][k] * 0.9 + random.normal()) as f32).to_le_bytes()));
+            train_labels.extend((class as i64).to_le_bytes());
+            train_files.push(file_name(name, 1_000 + idx, hostile));
+        }
+    }
+    let thumbnails = |count: usize, shift: usize| -> Vec<Vec<u8>> {
+        let (width, height) = (THUMBNAIL_SIZE as u32, THUMBNAIL_SIZE as u32);
+        (0..count).map(|idx| thumbnail(width, height, &hills(width, height, idx + shift)).unwrap()).collect()
+    };
+    let train_pictures = thumbnails(TRAIN_PER_CLASS * names.len(), 7);
+    save_thumbnails(&artifact.dir, &train_pictures, Some(&thumbnails(rows, 0))).unwrap();
     let tensors = [
+        ("train_features", TensorView::new(Dtype::F32, vec![TRAIN_PER_CLASS * names.len(), dim], &train).unwrap()),
+        ("train_labels", TensorView::new(Dtype::I64, vec![TRAIN_PER_CLASS * names.len()], &train_labels).unwrap()),
         ("test_features", TensorView::new(Dtype::F32, vec![rows, dim], &features).unwrap()),
         ("test_labels", TensorView::new(Dtype::I64, vec![rows], &labels).unwrap()),
     ];
     fs::write(artifact.dir.join("embeddings.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let distances: Vec<Vec<f64>> =
+        (0..6_i32).map(|a| (0..6_i32).map(|b| f64::from((a - b).abs()) * 0.2).collect()).collect();
     let representations = json!({
-        "pretrained": {"dim": 512, "health": health(148.3, 0.81, 0)},
+        "pretrained": {
+            "dim": 512, "health": health(148.3, 0.81, 0), "alignment": 0.21,
+            "classes": {"centroid_distances": distances, "spread": [0.5, 0.6, 0.5, 0.6, 0.4, 0.5]},
+        },
         "raw_pixels": {"dim": 192, "health": health(21.7, 0.42, 0)},
         "untrained": {"dim": 512, "health": health(38.9, 0.35, 3)},
     });
-    let card = json!({"class_names": names, "test_file_names": files, "representations": representations});
+    let card = json!({
+        "class_names": names,
+        "test_file_names": files,
+        "train_file_names": train_files,
+        "representations": representations,
+    });
     write_json(&artifact.dir.join("embeddings.json"), &card);
     artifact
 }
@@ -251,7 +291,14 @@ fn scores(top1: f64, num_classes: usize, support: u64) -> Scores {
     }
 }
 
-fn classifier(root: &Path, stage: &str, protocol: &str, top1: [f64; 3], hostile: bool) -> InputArtifact {
+fn classifier(
+    root: &Path,
+    stage: &str,
+    protocol: &str,
+    top1: [f64; 3],
+    hostile: bool,
+    per_class: usize,
+) -> InputArtifact {
     let artifact = artifact(root, stage);
     let names = class_names(hostile);
     let representations = ["pretrained", "untrained", "raw_pixels"];
@@ -259,12 +306,12 @@ fn classifier(root: &Path, stage: &str, protocol: &str, top1: [f64; 3], hostile:
         format: 1,
         protocol: protocol.to_owned(),
         num_train: 1_800,
-        num_test: 600,
+        num_test: 6 * per_class as u64,
         label_fraction: 1.0,
         scores: representations
             .iter()
             .zip(top1)
-            .map(|(name, top1)| ((*name).to_owned(), scores(top1, 6, 100)))
+            .map(|(name, top1)| ((*name).to_owned(), scores(top1, 6, per_class as u64)))
             .collect(),
         history: vec![],
         class_names: names.clone(),
@@ -273,7 +320,7 @@ fn classifier(root: &Path, stage: &str, protocol: &str, top1: [f64; 3], hostile:
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let mut csv = "file,true_label,predicted,probability,correct\n".to_owned();
     let mut random = Sequence(5);
-    for idx in 0..100 {
+    for idx in 0..per_class {
         for (class, name) in names.iter().enumerate() {
             let wrong = random.next() > top1[0];
             let predicted = if wrong { &names[(class + 1 + idx % 3) % 6] } else { name };
@@ -289,6 +336,10 @@ fn classifier(root: &Path, stage: &str, protocol: &str, top1: [f64; 3], hostile:
 
 /// A classifier that was trained by gradient descent with 5 % of the labels.
 fn trained_classifier(root: &Path, stage: &str, protocol: &str, top1: f64) -> InputArtifact {
+    trained_classifier_at(root, stage, protocol, top1, 0.05)
+}
+
+fn trained_classifier_at(root: &Path, stage: &str, protocol: &str, top1: f64, share: f64) -> InputArtifact {
     let artifact = artifact(root, stage);
     let history = (1..=30)
         .map(|epoch| {
@@ -304,9 +355,9 @@ fn trained_classifier(root: &Path, stage: &str, protocol: &str, top1: f64) -> In
     let metrics = ClassifierMetrics {
         format: 1,
         protocol: protocol.to_owned(),
-        num_train: 90,
+        num_train: (1_800.0 * share) as u64,
         num_test: 600,
-        label_fraction: 0.05,
+        label_fraction: share,
         scores: BTreeMap::from([(protocol.to_owned(), scores(top1, 6, 100))]),
         history,
         class_names: class_names(false),
@@ -341,29 +392,37 @@ fn dataset(root: &Path, stage: &str, per_class: usize, hostile: bool) -> InputAr
             .collect(),
         class_names: names,
     };
-    // Only these are looked at: the training images have other numbers than any classifier was judged by.
-    if stage == "test" {
-        save_images(&artifact.dir, &card.class_names, per_class * 6);
-    }
+    // The first test image is also the first training image, and the last training image is there twice.
+    let shift = if stage == "train" { 0 } else { 10_000 };
+    save_images(&artifact.dir, &card.class_names, per_class * 6, |idx| match idx {
+        0 => 0,
+        idx if stage == "train" && idx + 1 == per_class * 6 => 1,
+        idx => idx + shift,
+    });
     write_json(&artifact.dir.join("dataset.json"), &card);
     artifact
 }
 
-/// Small hills under a sky.
-fn save_images(dir: &Path, class_names: &[String], num_images: usize) {
+/// Small hills under a sky, image `seed(idx)` at each place.
+fn save_images(dir: &Path, class_names: &[String], num_images: usize, seed: impl Fn(usize) -> usize) {
     let (width, height) = (48_u32, 36_u32);
     let mut writer = StoreWriter::create(dir, class_names.to_vec()).unwrap();
     for idx in 0..num_images {
-        let mut rgb = vec![];
-        for y in 0..height {
-            for x in 0..width {
-                let hill = 18.0 + 7.0 * (f64::from(x) / 6.5 + idx as f64).sin();
-                let land = f64::from(y) > hill;
-                let hue = (idx % 6) as u8 * 20;
-                rgb.extend(if land { [60 + hue, 110, 70] } else { [150, 190 - hue / 2, 225] });
-            }
-        }
+        let rgb = hills(width, height, seed(idx));
         writer.push("", ImageRef { width, height, rgb: &rgb }, Some(idx as u32 % 6)).unwrap();
     }
     writer.finish(vec![]).unwrap();
+}
+
+fn hills(width: u32, height: u32, idx: usize) -> Vec<u8> {
+    let mut rgb = vec![];
+    for y in 0..height {
+        for x in 0..width {
+            let hill = f64::from(height) * (0.5 + 0.2 * (f64::from(x) / 6.5 + idx as f64).sin());
+            let land = f64::from(y) > hill;
+            let hue = (idx % 6) as u8 * 20;
+            rgb.extend(if land { [60 + hue, 110, 70 + (idx % 97) as u8] } else { [150, 190 - hue / 2, 225] });
+        }
+    }
+    rgb
 }

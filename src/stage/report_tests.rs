@@ -75,6 +75,16 @@ fn everything_that_was_given_is_on_the_page() {
         "data:image/jpeg;base64,",
         "Effective rank",
         "Starting from the pretrained weights clearly helps",
+        "data-projection=\"tsne\"",
+        "data-projection=\"pca\"",
+        "data-sprite=\"64 25\"",
+        "class=\"gallery\"",
+        "chart-labels",
+        "Alignment",
+        "Distances between the classes",
+        "1 has the same pixels as another",
+        "1 image of <bdi>test</bdi> is also in <bdi>train</bdi>",
+        "Errors are those of <bdi>probe</bdi>",
     ] {
         assert!(rendered.html.contains(words), "{words}");
     }
@@ -176,7 +186,8 @@ fn several_pretrainings_stand_side_by_side() {
         let svg = &svg[..svg.find("</svg>").unwrap()];
         assert_eq!(svg.matches("<path class=\"line s").count(), 3, "{chart}");
     }
-    assert_eq!(html.matches("<span class=\"key s2\"></span> pretrain@seed=&lt;2&gt;").count(), 3);
+    assert_eq!(html.matches("<span class=\"key s2\"></span> seed=&lt;2&gt;").count(), 3);
+    assert!(html.contains("chart-parallel-title"));
     assert!(html.contains("mean ± sd") && html.contains("3 runs are compared"));
     let alone = render(&one);
     assert!(!alone.json.contains("\"cells\"") && !alone.html.contains("chart-cells"));
@@ -217,4 +228,18 @@ fn fixture_reports_render() {
         let title = if hostile { "</title><script>alert(1)</script>\u{202e}\"" } else { "Intel scenes (fixture)" };
         render_into(&out, &fixture::all_inputs(root.path(), hostile), title).unwrap();
     }
+    // As large as the data sets that the page is meant for.
+    let (out, root) = (dir.join("large"), tempfile::tempdir().unwrap());
+    fs::create_dir_all(&out).unwrap();
+    render_into(&out, &fixture::all_inputs_of(root.path(), false, 2_834), "17,004 images (fixture)").unwrap();
+    // Cells of a matrix.
+    let (out, root) = (dir.join("matrix"), tempfile::tempdir().unwrap());
+    fs::create_dir_all(&out).unwrap();
+    let mut inputs = fixture::all_inputs(root.path(), false);
+    let cells = [("0.03", 0), ("0.03", 1), ("0.05", 0), ("0.05", 1), ("0.1", 0), ("0.1", 1)];
+    let cells = (3..)
+        .zip(cells)
+        .map(|(seed, (lr, cell))| fixture::encoder(root.path(), &format!("pretrain@lr={lr},seed={cell}"), seed));
+    inputs.insert("pretraining".into(), cells.collect());
+    render_into(&out, &inputs, "A matrix (fixture)").unwrap();
 }

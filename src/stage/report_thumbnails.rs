@@ -8,7 +8,13 @@ use std::{
 use super::StageError;
 use crate::{
     data::Dataset,
-    report::{Summary, build::DatasetInput, pictures::thumbnail},
+    eval::thumbnails::{THUMBNAIL_SIZE, THUMBNAILS_FILE, Thumbnails},
+    report::{
+        Summary,
+        build::DatasetInput,
+        embedding_map::EmbeddingsInput,
+        pictures::{Sprite, sprite, thumbnail},
+    },
 };
 
 /// JPEG files of the images that classifiers were most wrong about, by file name.
@@ -62,6 +68,45 @@ pub(super) fn mistake_thumbnails(
         }
     }
     Ok(thumbnails)
+}
+
+/// The pictures of the map's points; nothing where the artifact has none.
+///
+/// # Errors
+/// Where pictures are damaged.
+pub(super) fn map_sprite(dir: &Path, embeddings: &EmbeddingsInput) -> Result<Option<Sprite>, StageError> {
+    let Some(thumbnails) = open_thumbnails(dir)? else { return Ok(None) };
+    let pictures: Vec<Vec<u8>> =
+        embeddings.shown().into_iter().map(|idx| thumbnails.rgb(&embeddings.split, idx)).collect::<Result<_, _>>()?;
+    Ok(sprite(&pictures, THUMBNAIL_SIZE as u32))
+}
+
+/// For each row of neighbours the image itself and its neighbours, as JPEG files; nothing where the artifact has none.
+///
+/// # Errors
+/// Where pictures are damaged.
+pub(super) fn neighbour_thumbnails(dir: &Path, embeddings: &EmbeddingsInput) -> Result<Vec<Vec<Vec<u8>>>, StageError> {
+    let Some(thumbnails) = open_thumbnails(dir)? else { return Ok(vec![]) };
+    let side = THUMBNAIL_SIZE as u32;
+    let picture = |split: &str, idx: usize| -> Result<Vec<u8>, StageError> {
+        Ok(thumbnail(side, side, &thumbnails.rgb(split, idx)?).unwrap_or_default())
+    };
+    embeddings
+        .neighbours
+        .iter()
+        .map(|row| {
+            let nearest = row.nearest.iter().map(|(_, idx)| picture("train", *idx as usize));
+            std::iter::once(picture(&embeddings.split, row.row)).chain(nearest).collect()
+        })
+        .collect()
+}
+
+/// Artifacts of earlier versions have no pictures.
+fn open_thumbnails(dir: &Path) -> Result<Option<Thumbnails>, StageError> {
+    if !dir.join(THUMBNAILS_FILE).exists() {
+        return Ok(None);
+    }
+    Ok(Some(Thumbnails::open(dir)?))
 }
 
 /// Where each of `files` stands in `names`, if all do.

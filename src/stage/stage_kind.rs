@@ -175,14 +175,14 @@ impl StageKind {
     /// kind then no longer counts.
     pub fn implementation_revision(self) -> u32 {
         match self {
-            // 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in one pass, other
-            // kernels; the probe records its penalty.
-            // `ingest` 3: pixels lie in more and smaller files; the background of transparency is recorded.
-            Self::Ingest | Self::Pretrain | Self::Fit => 3,
-            // 2: how images were resized is recorded; pixels lie in several files; minimal filtering with stride 2,
-            // embeddings come with thumbnails and their spread is summed in another order; the page knows several
-            // pretrainings and label efficiency.
-            Self::Extract | Self::Report => 2,
+            // pretrain and fit, 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in
+            // one pass, other kernels; the probe records its penalty.
+            // ingest, 3: pixels lie in more and smaller files; the background of transparency is recorded.
+            // report, 3: t-SNE, thumbnails, neighbours, duplicates. 2: several pretrainings and label efficiency.
+            Self::Ingest | Self::Pretrain | Self::Fit | Self::Report => 3,
+            // 2: how images were resized is recorded; embeddings come with thumbnails and their spread is summed in
+            // another order.
+            Self::Extract => 2,
             Self::Augment | Self::Command => 1,
         }
     }

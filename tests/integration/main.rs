@@ -24,3 +24,4 @@ mod run;
 mod shared;
 mod sources;
 mod stages;
+mod view;

@@ -94,10 +94,111 @@
     });
   }
 
-  // Map: a class of the legend stands out while it is pressed.
+  // Maps: one at a time, coloured by class or by error; the pointer or the arrow keys bring an image.
   for (const figure of document.querySelectorAll("[data-map]")) {
-    const map = figure.querySelector(".map");
-    const points = [...map.querySelectorAll(".point")];
+    const maps = [...figure.querySelectorAll(".map")];
+    const stage = figure.querySelector(".stage");
+    const controls = figure.querySelector("[data-controls]");
+    const sheet = figure.querySelector("[data-sprite]");
+    const [tile, columns] = sheet ? sheet.dataset.sprite.split(" ").map(Number) : [0, 0];
+    const tip = document.createElement("div");
+    tip.className = "tip";
+    tip.hidden = true;
+    const picture = sheet ? document.createElement("img") : null;
+    if (picture) {
+      picture.src = sheet.src;
+      picture.alt = "";
+      picture.width = picture.height = tile;
+      picture.style.setProperty("--zoom", String(96 / tile));
+      tip.append(picture);
+    }
+    const words = document.createElement("bdi");
+    tip.append(words);
+    stage.append(tip);
+    // The points' own titles are for pages without scripts.
+    const titles = new Map();
+    for (const point of figure.querySelectorAll(".stage .point")) {
+      const title = point.querySelector("title");
+      if (title) {
+        titles.set(point.dataset.point, title.textContent);
+        title.remove();
+      }
+    }
+    let near = null;
+    const leave = () => {
+      near?.classList.remove("near");
+      near = null;
+      tip.hidden = true;
+    };
+    const show = (point) => {
+      if (point === near) return;
+      leave();
+      near = point;
+      point.classList.add("near");
+      const index = Number(point.dataset.point);
+      if (picture) picture.style.objectPosition = `${-(index % columns) * tile}px ${-Math.floor(index / columns) * tile}px`;
+      words.textContent = titles.get(point.dataset.point) ?? "";
+      tip.hidden = false;
+      const [box, at] = [stage.getBoundingClientRect(), point.getBoundingClientRect()];
+      const right = at.right - box.left + 8;
+      tip.style.left = `${Math.max(0, right + tip.offsetWidth <= box.width ? right : at.left - box.left - 8 - tip.offsetWidth)}px`;
+      tip.style.top = `${Math.max(0, Math.min(at.top - box.top - 16, box.height - tip.offsetHeight))}px`;
+    };
+    for (const map of maps) {
+      const points = [...map.querySelectorAll(".point")];
+      if (points.length === 0) continue;
+      map.setAttribute("tabindex", "0");
+      const over = (event) => {
+        const point = event.target.closest(".point");
+        if (point) show(point);
+        else leave();
+      };
+      map.addEventListener("pointerover", over);
+      map.addEventListener("pointerdown", over);
+      map.addEventListener("pointerleave", leave);
+      map.addEventListener("focus", () => tip.setAttribute("aria-live", "polite"));
+      map.addEventListener("blur", () => { tip.removeAttribute("aria-live"); leave(); });
+      map.addEventListener("keydown", (event) => {
+        const from = points.indexOf(near);
+        const last = points.length - 1;
+        const target = { ArrowLeft: from < 0 ? last : from - 1, ArrowRight: from + 1, Home: 0, End: last, Escape: -1 }[event.key];
+        if (target === undefined) return;
+        event.preventDefault();
+        if (event.key === "Escape") leave();
+        else show(points[(target + points.length) % points.length]);
+      });
+    }
+    const choice = (name, options) => {
+      const group = document.createElement("span");
+      group.setAttribute("role", "group");
+      group.setAttribute("aria-label", name);
+      const label = document.createElement("b");
+      label.textContent = name;
+      group.append(label);
+      const buttons = options.map(([text, action]) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.textContent = text;
+        button.addEventListener("click", () => {
+          buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+          leave();
+          action();
+        });
+        group.append(button);
+        return button;
+      });
+      buttons[0].click();
+      controls.append(group);
+    };
+    if (maps.length > 1) {
+      figure.querySelectorAll(".which").forEach((which) => { which.hidden = true; });
+      const pick = (name) => maps.forEach((map) => { map.style.display = map.dataset.projection === name ? "" : "none"; });
+      choice("Map", [["t-SNE", () => pick("tsne")], ["PCA", () => pick("pca")]]);
+    }
+    if (figure.querySelector(".point.miss")) {
+      const by = (error) => maps.forEach((map) => map.classList.toggle("by-error", error));
+      choice("Colour", [["by class", () => by(false)], ["by error", () => by(true)]]);
+    }
     const chosen = new Set();
     for (const entry of figure.querySelectorAll("[data-legend]")) {
       const button = document.createElement("button");
@@ -109,10 +210,39 @@
         const name = entry.dataset.legend;
         if (!chosen.delete(name)) chosen.add(name);
         button.setAttribute("aria-pressed", String(chosen.has(name)));
-        map.classList.toggle("focus", chosen.size > 0);
-        points.forEach((point) => point.classList.toggle("on", chosen.has(point.dataset.class)));
+        for (const map of maps) {
+          map.classList.toggle("focus", chosen.size > 0);
+          map.querySelectorAll(".point").forEach((point) => point.classList.toggle("on", chosen.has(point.dataset.class)));
+        }
       });
     }
+  }
+
+  // Digests and parameters to take along.
+  for (const place of document.querySelectorAll("[data-copy]")) {
+    const source = place.querySelector("code, pre");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = "Copy";
+    const select = () => {
+      const range = document.createRange();
+      range.selectNodeContents(source);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+    };
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        button.textContent = "Copied";
+      } catch {
+        // Without the right to write to the clipboard the text is at least selected.
+        select();
+        button.textContent = "Selected";
+      }
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+    place.append(button);
   }
 
   // Paper has no details to open.
