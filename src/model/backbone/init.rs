@@ -23,7 +23,7 @@ pub(super) fn initial_values(program: &Program, seed: u64, zero_init_residual: b
         .iter()
         .filter_map(|op| match op {
             Op::ConvBn { layer, residual, .. } => Some((layer, residual)),
-            _ => None,
+            Op::GlobalPool { .. } => None,
         })
         .collect();
     // Each tensor has a stream of its own.
