@@ -145,33 +145,7 @@ fn lines(classifiers: &[ClassifierSummary]) -> BTreeMap<&str, Vec<Point>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::summary::RepresentationScores;
-
-    fn classifier(protocol: &str, label_fraction: f64, top1: f64) -> ClassifierSummary {
-        ClassifierSummary {
-            stage: "s".into(),
-            protocol: protocol.into(),
-            num_train: (1_000.0 * label_fraction) as u64,
-            num_test: 600,
-            label_fraction,
-            largest_class_share: 0.2,
-            scores: vec![RepresentationScores {
-                representation: protocol.into(),
-                top1,
-                top1_interval: [top1; 2],
-                top5: 1.0,
-                balanced_accuracy: top1,
-                log_loss: 1.0,
-                expected_calibration_error: 0.1,
-            }],
-            comparisons: vec![],
-            per_class: vec![],
-            confusion: None,
-            confused_pairs: vec![],
-            mistakes: vec![],
-            curve: vec![],
-        }
-    }
+    use crate::report::label_efficiency::tests::classifier;
 
     #[test]
     fn one_share_of_the_labels_has_no_curve() {

@@ -42,11 +42,11 @@ pub fn label_efficiency(classifiers: &[ClassifierSummary]) -> Vec<LabelEfficienc
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::report::summary::RepresentationScores;
 
-    fn classifier(protocol: &str, label_fraction: f64, top1: f64) -> ClassifierSummary {
+    pub(in crate::report) fn classifier(protocol: &str, label_fraction: f64, top1: f64) -> ClassifierSummary {
         ClassifierSummary {
             stage: "s".into(),
             protocol: protocol.into(),

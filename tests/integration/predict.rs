@@ -121,26 +121,59 @@ fn test_images_get_the_probabilities_of_the_pipeline() {
     photographs(&project);
     project.call(&["run", "-q"]).ok();
     for stage in ["probe", "knn", "tuned", "sgd_probe", "last_block", "scratch"] {
-        let model = format!("runs/tiny/{stage}");
-        let called = project.call(&["predict", "--model", &model, "--csv", "data/test"]).ok();
-        // file,label,predicted,probability,correct and file,rank,class,probability
-        let expected: Vec<(String, String, String)> = project
-            .read(&format!("{model}/predictions.csv"))
-            .lines()
-            .skip(1)
-            .map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>())
-            .map(|row| (format!("data/test/{}", row[0]), row[2].clone(), row[3].clone()))
-            .collect();
-        let found: Vec<(String, String, String)> = called
-            .stdout
-            .lines()
-            .skip(1)
-            .map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>())
-            .map(|row| (row[0].clone(), row[2].clone(), row[3].clone()))
-            .collect();
-        assert_eq!(found, expected, "{stage}");
-        assert_eq!(found.len(), 4);
+        assert_predicts_as_the_pipeline(&project, stage);
     }
+}
+
+#[test]
+fn transparency_lies_over_the_background_of_the_dataset() {
+    let (white, coloured) = (Project::new(), Project::new());
+    for project in [&white, &coloured] {
+        photographs(project);
+        for (split, count) in [("train", 4), ("test", 2)] {
+            for (class, idx) in ["dusk", "sea"].into_iter().flat_map(|class| (0..count).map(move |idx| (class, idx))) {
+                let path = project.path(&format!("data/{split}/{class}/{idx}.jpg"));
+                let mut picture = image::open(&path).unwrap().into_rgba8();
+                picture.enumerate_pixels_mut().for_each(|(x, y, pixel)| pixel[3] = (3 * x + 4 * y).min(255) as u8);
+                picture.save(path.with_extension("png")).unwrap();
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    let text = coloured.read("pipelines/tiny.yaml");
+    coloured.put(
+        "pipelines/tiny.yaml",
+        &text.replace("shorter_side: 20 }", "shorter_side: 20 }, background: [200, 10, 60]"),
+    );
+    for project in [&white, &coloured] {
+        project.call(&["run", "-q", "--stage", "probe"]).ok();
+        assert_predicts_as_the_pipeline(project, "probe");
+    }
+    let predictions = |project: &Project| project.read("runs/tiny/probe/predictions.csv");
+    assert_ne!(predictions(&white), predictions(&coloured));
+}
+
+/// `predict` says of the test images what the stage said.
+fn assert_predicts_as_the_pipeline(project: &Project, stage: &str) {
+    let model = format!("runs/tiny/{stage}");
+    let called = project.call(&["predict", "--model", &model, "--csv", "data/test"]).ok();
+    // file,label,predicted,probability,correct and file,rank,class,probability
+    let expected: Vec<(String, String, String)> = project
+        .read(&format!("{model}/predictions.csv"))
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>())
+        .map(|row| (format!("data/test/{}", row[0]), row[2].clone(), row[3].clone()))
+        .collect();
+    let found: Vec<(String, String, String)> = called
+        .stdout
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>())
+        .map(|row| (row[0].clone(), row[2].clone(), row[3].clone()))
+        .collect();
+    assert_eq!(found, expected, "{stage}");
+    assert_eq!(found.len(), 4);
 }
 
 /// Values of a `.npy` file of f32.
