@@ -326,6 +326,17 @@ fn a_training_that_diverges_fails_and_caches_nothing() {
 }
 
 #[test]
+fn a_rate_far_above_the_papers_is_a_warning_that_ends_the_output() {
+    let project = Project::new().write("pipeline.yaml", &pretraining_only());
+    let high = "the learning rate is high for the batch: `base_lr: 0.5` makes";
+    let called = project.call(&["run"]).ok();
+    assert_eq!(called.stderr.matches(high).count(), 2, "when it is noticed and at the end: {}", called.stderr);
+    project.edit("pipeline.yaml", "base_lr: 0.5", "base_lr: 0.4");
+    let called = project.call(&["run"]).ok();
+    assert!(!called.stderr.contains("the learning rate is high"), "{}", called.stderr);
+}
+
+#[test]
 fn a_collapse_stops_where_the_pipeline_says_so() {
     let project = Project::new().write("pipeline.yaml", &pretraining_only());
     project.edit("pipeline.yaml", "num_layers: 2 }", "num_layers: 2, output_bn: false }");
