@@ -25,7 +25,7 @@ use crate::{
     lockfile::Lockfile,
     stage::{
         StageConfig, StageKind,
-        external_input::{ExternalInput, PathKind, external_inputs, fingerprint_config},
+        external_input::{ExternalInput, PathKind, external_inputs},
         workload::relative_work,
     },
 };
@@ -131,7 +131,7 @@ impl Planner<'_> {
             if let Some(entry) = &previous {
                 self.name_changed_files(&mut verdict, &entry.fingerprint, &own);
             }
-            let planned = self.planned(stage, verdict, None, previous.as_ref())?;
+            let planned = self.planned(stage, verdict, &own, None, previous.as_ref())?;
             return Ok(Decision { planned, fingerprint: None, status: CacheStatus::Miss });
         }
 
@@ -158,7 +158,7 @@ impl Planner<'_> {
             CacheStatus::Hit(entry) => Some(&**entry),
             _ => previous.as_ref(),
         };
-        let planned = self.planned(stage, verdict, Some(digest), last)?;
+        let planned = self.planned(stage, verdict, &fingerprint, Some(digest), last)?;
         Ok(Decision { planned, fingerprint: Some(fingerprint), status })
     }
 
@@ -196,14 +196,13 @@ impl Planner<'_> {
         &self,
         stage: &Stage,
         mut verdict: Verdict,
+        now: &StageFingerprint,
         fingerprint: Option<Digest>,
         last: Option<&CacheEntry>,
     ) -> Result<PlannedStage, RunnerError> {
         verdict.locate(stage, &self.pipeline.path.display().to_string());
         let like = if last.is_some() { None } else { self.past()?.like(&stage.name) };
-        let now = fingerprint_config(&stage.config)
-            .map_err(|source| RunnerError::Parameters(RenderError::Json { stage: stage.name.clone(), source }))?;
-        let estimate = |entry: &CacheEntry| Estimate::of(entry, relative_work(&entry.fingerprint.config, &now));
+        let estimate = |entry: &CacheEntry| Estimate::of(entry, relative_work(&entry.fingerprint.config, &now.config));
         Ok(PlannedStage {
             stage: stage.name.clone(),
             uses: stage.kind(),

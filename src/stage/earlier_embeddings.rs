@@ -62,21 +62,24 @@ impl EarlierEmbeddings {
 
     /// The picture of an image of today's dataset, where it was made before.
     pub(super) fn picture(&self, split: Split, idx: usize) -> Option<Vec<u8>> {
-        let places = match split {
-            Split::Train => &self.train,
-            Split::Test => &self.test,
-        };
-        let jpeg = match (*places.get(idx)?)? {
+        let jpeg = match (*self.places(split).get(idx)?)? {
             Place::Train(idx) => self.pictures.jpeg("train", idx),
             Place::Test(idx) => self.pictures.jpeg("test", idx),
         };
         jpeg.ok().map(<[u8]>::to_vec)
     }
 
+    fn places(&self, split: Split) -> &[Option<Place>] {
+        match split {
+            Split::Train => &self.train,
+            Split::Test => &self.test,
+        }
+    }
+
     /// The table's rows of one representation; `None` where it has none or they cannot be read.
     pub(super) fn rows(&self, name: &str, dim: usize) -> Option<EarlierRows<'_>> {
         let table = self.table.representation(name).ok()??;
-        (table.dim == dim).then_some(EarlierRows { table, places: self })
+        (table.dim == dim).then_some(EarlierRows { table, earlier: self })
     }
 }
 
@@ -94,17 +97,10 @@ pub(super) enum Split {
 /// Rows of one representation.
 pub(super) struct EarlierRows<'a> {
     table: Representation,
-    places: &'a EarlierEmbeddings,
+    earlier: &'a EarlierEmbeddings,
 }
 
 impl EarlierRows<'_> {
-    fn places(&self, split: Split) -> &[Option<Place>] {
-        match split {
-            Split::Train => &self.places.train,
-            Split::Test => &self.places.test,
-        }
-    }
-
     fn row(&self, place: Place) -> Option<&[f32]> {
         let (table, idx) = match place {
             Place::Train(idx) => (&self.table.train, idx),
@@ -115,7 +111,7 @@ impl EarlierRows<'_> {
 
     /// The images that must be embedded: those that are new, and a few that are not, to compare.
     pub(super) fn to_embed(&self, split: Split) -> Vec<usize> {
-        let places = self.places(split);
+        let places = self.earlier.places(split);
         let known: Vec<usize> = (0..places.len()).filter(|&idx| places[idx].is_some()).collect();
         let new = (0..places.len()).filter(|&idx| places[idx].is_none());
         new.chain(known.iter().copied().step_by(known.len().div_ceil(PROBES).max(1))).collect()
@@ -124,7 +120,7 @@ impl EarlierRows<'_> {
     /// All rows of today's dataset, `fresh` being those of [`Self::to_embed`]; `None` where an image that was
     /// embedded again has other bits than then, as another kind of processor gives.
     pub(super) fn merge(&self, split: Split, embedded: &[usize], fresh: &[f32]) -> Option<Vec<f32>> {
-        let (dim, places) = (self.table.dim, self.places(split));
+        let (dim, places) = (self.table.dim, self.earlier.places(split));
         let mut rows = vec![0.0; places.len() * dim];
         for (row, place) in rows.chunks_exact_mut(dim).zip(places) {
             if let Some(place) = place {
