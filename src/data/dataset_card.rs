@@ -31,8 +31,6 @@ pub struct DatasetCard {
     pub background: [u8; 3],
     /// Files that could not be used, sorted by name.
     pub skipped: Vec<SkippedFile>,
-    /// Name of each image, relative to the source, in the order of the images.
-    pub file_names: Vec<String>,
 }
 
 /// A file that could not be used.

@@ -17,9 +17,7 @@ impl EarlierImages {
     /// what they hold now; a file may have another name, or another class, than then.
     pub fn find<D: Ord>(dataset: Dataset, then: &BTreeMap<String, D>, now: &BTreeMap<String, D>) -> Self {
         let by_content: BTreeMap<&D, usize> = dataset
-            .card()
-            .file_names
-            .iter()
+            .names()
             .enumerate()
             .filter(|(_, name)| is_exact(name))
             .filter_map(|(idx, name)| Some((then.get(name)?, idx)))

@@ -123,7 +123,9 @@ pub fn store(bytes: &[u8]) {
     let (card, tensors) = rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len()));
     in_folder(&[(CARD_FILE, card), (IMAGES_FILE, tensors)], |dir| {
         if let Ok(dataset) = Dataset::open(dir) {
+            assert_eq!(dataset.names().len(), dataset.len());
             for idx in 0..dataset.len() {
+                assert!(dataset.name(idx).len() <= tensors.len());
                 let image = dataset.image(idx);
                 assert_eq!(image.rgb.len() as u64, 3 * u64::from(image.width) * u64::from(image.height));
                 assert!(dataset.label(idx).is_none_or(|label| (label as usize) < dataset.card().class_names.len()));

@@ -22,6 +22,7 @@ pub mod evaluation_loader;
 pub mod hostile;
 pub mod image_folder;
 pub mod image_source;
+mod image_table;
 pub mod ingest;
 pub mod ingest_config;
 #[cfg(test)]

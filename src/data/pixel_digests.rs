@@ -26,13 +26,12 @@ pub fn pixel_digests(dataset: &Dataset) -> Vec<PixelDigest> {
 
 /// Images that two datasets share: how many of `test` are in `train`, and the names of the first pair.
 pub fn shared_images(train: &Dataset, test: &Dataset) -> Option<(usize, String, String)> {
-    let name = |dataset: &Dataset, idx: usize| dataset.card().file_names.get(idx).cloned().unwrap_or_default();
     let places: BTreeMap<PixelDigest, usize> =
         pixel_digests(train).into_iter().enumerate().map(|(idx, digest)| (digest, idx)).collect();
     let shared: Vec<(usize, usize)> =
         pixel_digests(test).iter().enumerate().filter_map(|(idx, digest)| Some((idx, *places.get(digest)?))).collect();
     let (test_idx, train_idx) = *shared.first()?;
-    Some((shared.len(), name(test, test_idx), name(train, train_idx)))
+    Some((shared.len(), test.name(test_idx).to_owned(), train.name(train_idx).to_owned()))
 }
 
 /// Finds images that are there already, in the order in which they come.

@@ -22,8 +22,8 @@ use crate::augment::{ImageRef, augment_config::ChannelStats};
 pub const IMAGES_FILE: &str = "images.safetensors";
 /// Name of the card in a dataset artifact.
 pub const CARD_FILE: &str = "dataset.json";
-/// Version of both: 2 since pixels lie in several files.
-pub const FORMAT: u32 = 2;
+/// Version of both: 2 since pixels lie in several files, 3 since names are in the table.
+pub const FORMAT: u32 = 3;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -36,10 +36,16 @@ pub struct StoreWriter<'e> {
     /// First image of each run, and the number of images in the end.
     firsts: Vec<u64>,
     num_pixels: u64,
+    /// Bytes of the images of the run at hand.
+    run_bytes: u64,
     sizes: Vec<[u32; 2]>,
+    /// Where the pixels of each image begin in the file of its run.
+    starts: Vec<u64>,
     labels: Vec<i64>,
     image_sums: Vec<PixelSums>,
-    file_names: Vec<String>,
+    /// The names of all images, one after the other, and where each ends.
+    names: String,
+    name_ends: Vec<u64>,
     class_names: Vec<String>,
     class_counts: Vec<u64>,
     sums: PixelSums,
@@ -79,10 +85,13 @@ impl<'e> StoreWriter<'e> {
             run: Run::None,
             firsts: vec![],
             num_pixels: 0,
+            run_bytes: 0,
             sizes: vec![],
+            starts: vec![],
             labels: vec![],
             image_sums: vec![],
-            file_names: vec![],
+            names: String::new(),
+            name_ends: vec![],
             class_counts: vec![0; class_names.len()],
             class_names,
             sums: PixelSums::default(),
@@ -174,7 +183,7 @@ impl<'e> StoreWriter<'e> {
             }
         }
         let ImageRef { width, height, .. } = earlier.image(row);
-        Ok(self.record(name, [width, height], label, *earlier.sums(row))? && is_whole)
+        Ok(self.record(name, [width, height], label, earlier.sums(row))? && is_whole)
     }
 
     /// Makes sure that the run at hand is one that is written. Returns whether what it has of the earlier dataset is
@@ -203,7 +212,7 @@ impl<'e> StoreWriter<'e> {
     fn copy(&mut self, earlier: &Dataset, row: usize) -> Result<bool, DataError> {
         let rgb = earlier.image(row).rgb;
         self.write(rgb)?;
-        Ok(PixelSums::of(rgb) == *earlier.sums(row))
+        Ok(PixelSums::of(rgb) == earlier.sums(row))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
@@ -220,13 +229,17 @@ impl<'e> StoreWriter<'e> {
     /// Keeps what the tables say of an image, and ends the run where that is its last. Returns what
     /// [`Self::end_run`] does.
     fn record(&mut self, name: &str, size: [u32; 2], label: Option<u32>, sums: PixelSums) -> Result<bool, DataError> {
-        self.num_pixels += u64::from(size[0]) * u64::from(size[1]);
+        let num_pixels = u64::from(size[0]) * u64::from(size[1]);
+        self.num_pixels += num_pixels;
+        self.starts.push(self.run_bytes);
+        self.run_bytes += 3 * num_pixels;
         self.sizes.push(size);
         self.labels.push(label.map_or(-1, i64::from));
         if let Some(count) = label.and_then(|label| self.class_counts.get_mut(label as usize)) {
             *count += 1;
         }
-        self.file_names.push(name.to_owned());
+        self.names.push_str(name);
+        self.name_ends.push(self.names.len() as u64);
         self.sums.add(&sums);
         self.image_sums.push(sums);
         if self.cuts.ends(size, &sums) { self.end_run() } else { Ok(true) }
@@ -234,6 +247,7 @@ impl<'e> StoreWriter<'e> {
 
     /// Finishes the file of the run at hand. Returns whether what was read of the earlier dataset is whole.
     fn end_run(&mut self) -> Result<bool, DataError> {
+        self.run_bytes = 0;
         let mut is_whole = true;
         if let (&Run::Earlier { first, len }, Some(earlier)) = (&self.run, self.earlier) {
             let same = earlier.run_from(first).filter(|run| run.len == len);
@@ -279,8 +293,9 @@ impl<'e> StoreWriter<'e> {
             source: std::io::Error::other(error),
         };
 
+        let words = |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
         let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-        let runs: Vec<u8> = self.firsts.iter().flat_map(|first| first.to_le_bytes()).collect();
+        let (runs, starts, name_ends) = (words(&self.firsts), words(&self.starts), words(&self.name_ends));
         let sums: Vec<u8> = self
             .image_sums
             .iter()
@@ -289,8 +304,11 @@ impl<'e> StoreWriter<'e> {
             .collect();
         let sizes: Vec<u8> = self.sizes.iter().flatten().flat_map(|side| side.to_le_bytes()).collect();
         let tensors = [
-            ("labels", Dtype::I64, vec![num_images], &labels),
+            ("labels", Dtype::I64, vec![num_images], &labels[..]),
+            ("name_ends", Dtype::U64, vec![num_images], &name_ends),
+            ("names", Dtype::U8, vec![self.names.len()], self.names.as_bytes()),
             ("runs", Dtype::U64, vec![self.firsts.len()], &runs),
+            ("starts", Dtype::U64, vec![num_images], &starts),
             ("sums", Dtype::U64, vec![num_images, 2, 3], &sums),
             ("sizes", Dtype::U32, vec![num_images, 2], &sizes),
         ];
@@ -315,7 +333,6 @@ impl<'e> StoreWriter<'e> {
             resize: self.resize,
             background: self.background,
             skipped,
-            file_names: self.file_names,
         };
         let mut text = serde_json::to_string_pretty(&card).map_err(|error| failed(error.to_string()))?;
         text.push('\n');

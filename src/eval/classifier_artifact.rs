@@ -202,7 +202,7 @@ pub fn save_metrics(dir: &Path, metrics: &ClassifierMetrics) -> Result<(), EvalE
 /// Where lengths do not fit or the file cannot be written.
 pub fn save_predictions(
     dir: &Path,
-    file_names: &[String],
+    file_names: &[impl AsRef<str>],
     labels: &[u32],
     probabilities: &[f64],
     class_names: &[String],
@@ -214,7 +214,7 @@ pub fn save_predictions(
     let mut text = String::from("file,label,predicted,probability,correct\n");
     for (row, ((file, &label), &predicted)) in file_names.iter().zip(labels).zip(&predicted).enumerate() {
         let probability = probabilities[row * class_names.len() + predicted as usize];
-        let (file, name) = (csv_field(file), csv_field(&class_names[label as usize]));
+        let (file, name) = (csv_field(file.as_ref()), csv_field(&class_names[label as usize]));
         let predicted_name = csv_field(&class_names[predicted as usize]);
         let line = format!("{file},{name},{predicted_name},{probability:.6},{}", label == predicted);
         // Writing to a string cannot fail.

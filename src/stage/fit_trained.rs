@@ -97,7 +97,8 @@ pub(super) fn execute_trained(protocol: Trained<'_>, ctx: &StageContext<'_>) -> 
     let probabilities = test_probabilities(&classifier.backbone, &head, &test, &view, ctx)?;
     let scores = score(&probabilities, &test_labels, class_names.len(), ctx.seed)?;
     ctx.reporter.info(&format!("{name}: {:.1} % top-1 with {num_train} labels", 100.0 * scores.top1));
-    save_predictions(ctx.out_dir, &test.card().file_names, &test_labels, &probabilities, &class_names)?;
+    let files: Vec<&str> = test.names().collect();
+    save_predictions(ctx.out_dir, &files, &test_labels, &probabilities, &class_names)?;
     save_tensors(&ctx.out_dir.join(BACKBONE_FILE), &classifier.backbone.state_dict())?;
     let card = ClassifierCard {
         format: CLASSIFIER_FORMAT,

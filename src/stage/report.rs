@@ -1,10 +1,6 @@
 //! The `report` stage: reads what its inputs hold and writes the page and both summaries.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::ErrorKind, path::Path};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -18,6 +14,7 @@ use super::{
 };
 use crate::{
     augment::Policy,
+    data::Dataset,
     report::{
         ReportError, ReportInputs,
         build::{AugmentationInput, ClassifierInput, DatasetInput, EncoderInput},
@@ -36,6 +33,7 @@ use crate::{
 /// Where an input artifact is not as expected, or a file cannot be read or written.
 pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome, StageError> {
     let mut encoders = read_all(ctx, "pretraining", read_encoder)?.into_iter();
+    let datasets = read_all(ctx, "datasets", |artifact| Ok(Dataset::open(&artifact.dir)?))?;
     let mut inputs = ReportInputs {
         title: config.title.clone(),
         pipeline: ctx.pipeline.to_owned(),
@@ -45,14 +43,12 @@ pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
         augmentation: ctx.input("augmentation").map(read_augmentation).transpose()?,
         embeddings: ctx.input("embeddings").map(read_embeddings).transpose()?.flatten(),
         classifiers: read_all(ctx, "classifiers", read_classifier)?,
-        datasets: read_all(ctx, "datasets", read_dataset)?,
+        datasets: dataset_inputs(ctx, &datasets),
         shared_images: vec![],
         artifacts: vec![],
     };
-    let dataset_dirs: Vec<PathBuf> =
-        ctx.inputs.get("datasets").into_iter().flatten().map(|artifact| artifact.dir.clone()).collect();
-    let digests = count_duplicates(&dataset_dirs, &mut inputs.datasets, ctx.reporter)?;
-    inputs.shared_images = shared_images(&inputs.datasets, &digests);
+    let digests = count_duplicates(&datasets, &mut inputs.datasets, ctx.reporter)?;
+    inputs.shared_images = shared_images(&datasets, &inputs.datasets, &digests);
     for (name, artifacts) in ctx.inputs {
         inputs.artifacts.extend(artifacts.iter().map(|artifact| ArtifactRef {
             input: name.clone(),
@@ -74,9 +70,7 @@ pub fn run(config: &ReportConfig, ctx: &StageContext<'_>) -> Result<StageOutcome
         }
     }
     let summary = build_summary(&inputs).map_err(|error| failed(ctx, &ReportError::from(error)))?;
-    let datasets: Vec<(&Path, &DatasetInput)> =
-        dataset_dirs.iter().map(PathBuf::as_path).zip(&inputs.datasets).collect();
-    pictures.thumbnails = mistake_thumbnails(&summary, &datasets)?;
+    pictures.thumbnails = mistake_thumbnails(&summary, &datasets);
     if let (Some(artifact), Some(embeddings)) = (ctx.input("embeddings"), &inputs.embeddings) {
         pictures.map = map_sprite(&artifact.dir, embeddings)?;
         pictures.neighbours = neighbour_thumbnails(&artifact.dir, embeddings)?;
@@ -172,12 +166,16 @@ fn read_classifier(artifact: &InputArtifact) -> Result<ClassifierInput, StageErr
     })
 }
 
-fn read_dataset(artifact: &InputArtifact) -> Result<DatasetInput, StageError> {
-    Ok(DatasetInput {
-        stage: artifact.stage.clone(),
-        card: read_json(&artifact.dir.join("dataset.json"))?,
-        num_duplicates: None,
-    })
+fn dataset_inputs(ctx: &StageContext<'_>, datasets: &[Dataset]) -> Vec<DatasetInput> {
+    let artifacts = ctx.inputs.get("datasets").into_iter().flatten();
+    artifacts
+        .zip(datasets)
+        .map(|(artifact, dataset)| DatasetInput {
+            stage: artifact.stage.clone(),
+            card: dataset.card().clone(),
+            num_duplicates: None,
+        })
+        .collect()
 }
 
 pub(super) fn broken(path: &Path, message: &str) -> StageError {

@@ -387,14 +387,13 @@ fn dataset(root: &Path, stage: &str, per_class: usize, hostile: bool) -> InputAr
         resize: ResizeConfig::None,
         background: WHITE,
         skipped,
-        file_names: (0..per_class)
-            .flat_map(|idx| names.iter().map(move |name| file_name(name, idx, hostile)))
-            .collect(),
         class_names: names,
     };
+    let files: Vec<String> =
+        (0..per_class).flat_map(|idx| card.class_names.iter().map(move |name| file_name(name, idx, hostile))).collect();
     // The first test image is also the first training image, and the last training image is there twice.
     let shift = if stage == "train" { 0 } else { 10_000 };
-    save_images(&artifact.dir, &card.class_names, per_class * 6, |idx| match idx {
+    save_images(&artifact.dir, &card.class_names, &files, |idx| match idx {
         0 => 0,
         idx if stage == "train" && idx + 1 == per_class * 6 => 1,
         idx => idx + shift,
@@ -404,12 +403,12 @@ fn dataset(root: &Path, stage: &str, per_class: usize, hostile: bool) -> InputAr
 }
 
 /// Small hills under a sky, image `seed(idx)` at each place.
-fn save_images(dir: &Path, class_names: &[String], num_images: usize, seed: impl Fn(usize) -> usize) {
+fn save_images(dir: &Path, class_names: &[String], files: &[String], seed: impl Fn(usize) -> usize) {
     let (width, height) = (48_u32, 36_u32);
     let mut writer = StoreWriter::create(dir, class_names.to_vec()).unwrap();
-    for idx in 0..num_images {
+    for (idx, file) in files.iter().enumerate() {
         let rgb = hills(width, height, seed(idx));
-        writer.push("", ImageRef { width, height, rgb: &rgb }, Some(idx as u32 % 6)).unwrap();
+        writer.push(file, ImageRef { width, height, rgb: &rgb }, Some(idx as u32 % 6)).unwrap();
     }
     writer.finish(vec![]).unwrap();
 }

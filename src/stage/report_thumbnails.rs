@@ -11,7 +11,6 @@ use crate::{
     eval::thumbnails::{THUMBNAIL_SIZE, THUMBNAILS_FILE, Thumbnails},
     report::{
         Summary,
-        build::DatasetInput,
         embedding_map::EmbeddingsInput,
         pictures::{Sprite, sprite, thumbnail},
     },
@@ -22,13 +21,7 @@ use crate::{
 /// A classifier's images are looked up in the one dataset of as many images as it was judged by that holds all
 /// of them. Where none or several do, as when both splits use the same names, there are no pictures rather than
 /// wrong ones.
-///
-/// # Errors
-/// Where a dataset cannot be read or is not as expected.
-pub(super) fn mistake_thumbnails(
-    summary: &Summary,
-    datasets: &[(&Path, &DatasetInput)],
-) -> Result<BTreeMap<String, Vec<u8>>, StageError> {
+pub(super) fn mistake_thumbnails(summary: &Summary, datasets: &[Dataset]) -> BTreeMap<String, Vec<u8>> {
     // Which images of which dataset.
     let mut wanted: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); datasets.len()];
     let mut sources: BTreeMap<&str, usize> = BTreeMap::new();
@@ -38,8 +31,8 @@ pub(super) fn mistake_thumbnails(
         let found: Vec<(usize, Vec<usize>)> = datasets
             .iter()
             .enumerate()
-            .filter(|(_, (_, dataset))| dataset.card.num_images == classifier.num_test)
-            .filter_map(|(idx, (_, dataset))| Some((idx, places(&dataset.card.file_names, &files)?)))
+            .filter(|(_, dataset)| dataset.len() as u64 == classifier.num_test)
+            .filter_map(|(idx, dataset)| Some((idx, places(dataset, &files)?)))
             .collect();
         if let [(idx, places)] = found.as_slice() {
             wanted[*idx].extend(places);
@@ -52,22 +45,18 @@ pub(super) fn mistake_thumbnails(
         }
     }
     let mut thumbnails = BTreeMap::new();
-    for ((dir, dataset), wanted) in datasets.iter().zip(wanted) {
-        if wanted.is_empty() {
-            continue;
-        }
-        let store = Dataset::open(dir)?;
+    for (dataset, wanted) in datasets.iter().zip(wanted) {
         for idx in wanted {
-            let Some(name) = dataset.card.file_names.get(idx).filter(|name| !doubtful.contains(name.as_str())) else {
+            let (name, image) = (dataset.name(idx), dataset.image(idx));
+            if doubtful.contains(name) {
                 continue;
-            };
-            let image = store.image(idx);
+            }
             if let Some(jpeg) = thumbnail(image.width, image.height, image.rgb) {
-                thumbnails.insert(name.clone(), jpeg);
+                thumbnails.insert(name.to_owned(), jpeg);
             }
         }
     }
-    Ok(thumbnails)
+    thumbnails
 }
 
 /// The pictures of the map's points; nothing where the artifact has none.
@@ -109,8 +98,8 @@ fn open_thumbnails(dir: &Path) -> Result<Option<Thumbnails>, StageError> {
     Ok(Some(Thumbnails::open(dir)?))
 }
 
-/// Where each of `files` stands in `names`, if all do.
-fn places(names: &[String], files: &[&str]) -> Option<Vec<usize>> {
-    let by_name: BTreeMap<&str, usize> = names.iter().enumerate().map(|(idx, name)| (name.as_str(), idx)).collect();
+/// Where each of `files` stands in a dataset, if all do.
+fn places(dataset: &Dataset, files: &[&str]) -> Option<Vec<usize>> {
+    let by_name: BTreeMap<&str, usize> = dataset.names().enumerate().map(|(idx, name)| (name, idx)).collect();
     files.iter().map(|file| by_name.get(file).copied()).collect()
 }
