@@ -16,7 +16,7 @@ use crate::{
     graph::StageGraph,
     lockfile::Lockfile,
     runner::{
-        Cancel, PlannedStage, RunOptions, Runner, Selection, Verdict,
+        Basis, Cancel, Estimate, PlannedStage, RunOptions, Runner, Selection, Verdict,
         console::headline_figures,
         event::{Metrics, SilentObserver},
         text,
@@ -179,16 +179,7 @@ fn render(explained: &Explained, session: &Session) -> String {
         }
         let estimate = match &planned.estimate {
             None => "no earlier run to go by".to_owned(),
-            Some(estimate) => {
-                let like =
-                    if planned.last_seconds.is_some() { "the last run" } else { &format!("`{}`", estimate.stage) };
-                let by = match (estimate.is_same_work(), planned.last_seconds) {
-                    (true, Some(_)) => String::new(),
-                    (true, None) => format!(" (as {like})"),
-                    (false, _) => format!(" ({:.2} times the work of {like})", estimate.work),
-                };
-                format!("{}{by}", text::cost(estimate))
-            }
+            Some(estimate) => format!("{}{}", text::cost(estimate), basis(estimate, planned.last_seconds.is_some())),
         };
         let gap = if follows.is_empty() { "\n" } else { "" };
         let _ = writeln!(out, "{gap}estimate     {estimate}");
@@ -224,4 +215,19 @@ fn render(explained: &Explained, session: &Session) -> String {
         let _ = writeln!(out, "\nSet the old values again and the old artifact is restored: it stays in the cache.");
     }
     out
+}
+
+/// What an estimate goes by, where that is not the last run of the stage itself with as much to do.
+fn basis(estimate: &Estimate, ran_before: bool) -> String {
+    match &estimate.basis {
+        Basis::Shapes => " (by the shapes of its work and the speed of this machine: it has never run)".to_owned(),
+        Basis::EarlierRun { stage, work, .. } => {
+            let like = if ran_before { "the last run".to_owned() } else { format!("`{stage}`") };
+            match (text::is_same_work(*work), ran_before) {
+                (true, true) => String::new(),
+                (true, false) => format!(" (as {like})"),
+                (false, _) => format!(" ({work:.2} times the work of {like})"),
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     config::Pipeline,
     error::Error,
     runner::{
-        Cancel, Cost, Plan, PlannedStage, RunOptions, Runner, Verdict,
+        Basis, Cancel, Cost, Estimate, Plan, PlannedStage, RunOptions, Runner, Verdict,
         console::{Paint, headline_figures},
         event::SilentObserver,
         text,
@@ -116,13 +116,16 @@ pub fn render(plan: &Plan, paint: Paint, verbosity: i8) -> String {
 /// What the stage took last time, or a cell like it.
 fn last(stage: &PlannedStage, paint: Paint) -> String {
     let text = match &stage.estimate {
-        Some(estimate) => {
-            let before = text::duration(estimate.seconds / estimate.work);
+        Some(Estimate { basis: Basis::EarlierRun { stage: like, work, .. }, seconds, .. }) => {
+            let before = text::duration(seconds / work);
             let took = match stage.last_seconds {
                 Some(_) => format!("took {before} last time"),
-                None => format!("`{}` took {before}", estimate.stage),
+                None => format!("`{like}` took {before}"),
             };
-            if estimate.is_same_work() { took } else { format!("about {}; {took}", text::duration(estimate.seconds)) }
+            if text::is_same_work(*work) { took } else { format!("about {}; {took}", text::duration(*seconds)) }
+        }
+        Some(Estimate { basis: Basis::Shapes, seconds, .. }) => {
+            format!("about {} by its shapes", text::duration(*seconds))
         }
         None => return String::new(),
     };
@@ -142,11 +145,16 @@ fn cost(cost: &Cost) -> String {
         if cost.jobs > 1 {
             let _ = write!(duration, " ({} with {} at a time)", text::duration(cost.elapsed_seconds), cost.jobs);
         }
-        let _ = write!(text, "; by earlier runs about {duration}, {} of disk{memory}", text::bytes(cost.disk_bytes));
+        let by = match cost.by_shapes {
+            0 => "earlier runs",
+            count if count == known => "shapes",
+            _ => "earlier runs and shapes",
+        };
+        let _ = write!(text, "; by {by} about {duration}, {} of disk{memory}", text::bytes(cost.disk_bytes));
     }
     match (cost.without_estimate, known) {
         (0, _) => {}
-        (_, 0) => text.push_str("; no earlier run tells how long that takes"),
+        (_, 0) => text.push_str("; nothing tells how long that takes"),
         (count, _) => {
             let _ = write!(text, "; nothing is known about {count} of them");
         }

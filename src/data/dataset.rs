@@ -9,11 +9,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::{
-    DataError, DatasetCard,
-    image_table::ImageTable,
-    pixel_sums::PixelSums,
-    runs::run_file,
-    store_writer::{CARD_FILE, FORMAT, IMAGES_FILE},
+    DataError, DatasetCard, image_table::ImageTable, pixel_sums::PixelSums, runs::run_file, store_writer::IMAGES_FILE,
 };
 use crate::augment::ImageRef;
 
@@ -42,7 +38,7 @@ impl Dataset {
     /// # Errors
     /// When a file is missing, damaged or of another version.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let card = read_card(&dir.join(CARD_FILE))?;
+        let card = DatasetCard::load(dir)?;
         let table = ImageTable::open(&dir.join(IMAGES_FILE), card.num_images, card.class_names.len())?;
         let maps =
             (0..table.num_runs()).into_par_iter().map(|run| map_run(dir, &table, run)).collect::<Result<_, _>>()?;
@@ -119,20 +115,6 @@ fn map_run(dir: &Path, table: &ImageTable, run: usize) -> Result<Mmap, DataError
         return Err(DataError::Artifact { path, message });
     }
     Ok(map)
-}
-
-fn read_card(path: &Path) -> Result<DatasetCard, DataError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| DataError::Io { action: "read", path: path.into(), source })?;
-    let fail = |message: String| DataError::Artifact { path: path.into(), message };
-    let card: DatasetCard = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
-    if card.format != FORMAT {
-        return Err(fail(format!("format {} instead of {FORMAT}", card.format)));
-    }
-    if card.class_counts.len() != card.class_names.len() {
-        return Err(fail("its classes and their counts are not of one number".into()));
-    }
-    Ok(card)
 }
 
 fn num_bytes([width, height]: [u32; 2]) -> usize {

@@ -1,8 +1,14 @@
 //! `dataset.json`: what a dataset artifact holds, beside the pixels.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::ingest_config::{ResizeConfig, is_white, white};
+use super::{
+    DataError,
+    ingest_config::{ResizeConfig, is_white, white},
+    store_writer::{CARD_FILE, FORMAT},
+};
 use crate::augment::augment_config::ChannelStats;
 
 /// Description of a dataset artifact.
@@ -31,6 +37,30 @@ pub struct DatasetCard {
     pub background: [u8; 3],
     /// Files that could not be used, sorted by name.
     pub skipped: Vec<SkippedFile>,
+}
+
+impl DatasetCard {
+    /// Reads the card of the artifact in `dir`.
+    ///
+    /// # Errors
+    /// When it is missing, damaged or of another version.
+    pub fn load(dir: &Path) -> Result<Self, DataError> {
+        let path = dir.join(CARD_FILE);
+        let text = std::fs::read_to_string(&path).map_err(|source| DataError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let fail = |message: String| DataError::Artifact { path: path.clone(), message };
+        let card: Self = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
+        if card.format != FORMAT {
+            return Err(fail(format!("format {} instead of {FORMAT}", card.format)));
+        }
+        if card.class_counts.len() != card.class_names.len() {
+            return Err(fail("its classes and their counts are not of one number".into()));
+        }
+        Ok(card)
+    }
 }
 
 /// A file that could not be used.

@@ -1,6 +1,9 @@
 //! Images of an earlier dataset that can be taken as they are, because the bytes of their files are the same.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
 use super::Dataset;
 
@@ -9,14 +12,14 @@ use super::Dataset;
 pub struct EarlierImages {
     dataset: Dataset,
     /// Index of the image by the name that its file has now.
-    rows: BTreeMap<String, usize>,
+    rows: HashMap<String, usize>,
 }
 
 impl EarlierImages {
     /// Finds the images of `dataset` again. `then` and `now` say by name what the files held when it was made and
     /// what they hold now; a file may have another name, or another class, than then.
-    pub fn find<D: Ord>(dataset: Dataset, then: &BTreeMap<String, D>, now: &BTreeMap<String, D>) -> Self {
-        let by_content: BTreeMap<&D, usize> = dataset
+    pub fn find<D: Eq + Hash>(dataset: Dataset, then: &BTreeMap<String, D>, now: &BTreeMap<String, D>) -> Self {
+        let by_content: HashMap<&D, usize> = dataset
             .names()
             .enumerate()
             .filter(|(_, name)| is_exact(name))

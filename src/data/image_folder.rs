@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
+
 use super::{
     DataError, Progress,
     class_names::{EXTENSIONS, is_image_extension},
@@ -44,14 +46,14 @@ impl ImageFolder {
         let mut prefix = String::new();
         loop {
             let listing = list(&dir).map_err(|source| read_error(&dir, source))?;
-            let mut classes = vec![];
-            for folder in &listing.folders {
+            let images = listing.folders.par_iter().map(|folder| {
                 let mut images = vec![];
                 collect(&folder.path, &format!("{prefix}{}/", folder.name), &mut vec![], &mut images)?;
-                if !images.is_empty() {
-                    classes.push((folder, images));
-                }
-            }
+                Ok(images)
+            });
+            let images = images.collect::<Result<Vec<_>, DataError>>()?;
+            let classes: Vec<(&Entry, Vec<Entry>)> =
+                listing.folders.iter().zip(images).filter(|(_, images)| !images.is_empty()).collect();
             if let [(lone, _)] = &classes[..]
                 && listing.images.is_empty()
                 && !wanted_classes.contains(&lone.name)

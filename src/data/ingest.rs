@@ -63,7 +63,7 @@ pub fn ingest_without(
 ) -> Result<DatasetCard, DataError> {
     let source = open_source(config, project_root, progress)?;
     let subset = select_subset(&config.subset, source.items(), project_root)?;
-    let (class_names, selected) = select(source.as_ref(), &subset, config)?;
+    let (class_names, mut selected) = select(source.as_ref(), &subset, config)?;
     let options = DecodeOptions { max_pixels: config.max_pixels, background: config.background };
     let mut duplicates = DuplicateFilter::new(exclude, config.duplicates == Duplicates::Drop);
     let source = source.as_ref();
@@ -75,13 +75,15 @@ pub fn ingest_without(
     let (mut skipped, mut broken) = (vec![], vec![]);
     let total = selected.len() as u64;
     let (mut done, mut num_taken) = (0, 0);
-    let known = |item: &Selected| earlier?.row(&source.items()[item.idx].name);
+    if let Some(earlier) = earlier {
+        selected.par_iter_mut().for_each(|item| item.earlier = earlier.row(&source.items()[item.idx].name));
+    }
     let without_earlier = || {
         progress.info("the earlier dataset is damaged: every image is read again");
         ingest_without(config, project_root, out_dir, None, exclude, progress)
     };
     for window in selected.chunks(WINDOW) {
-        for part in split_by_bytes(source, window, config, known) {
+        for part in split_by_bytes(source, window, config) {
             if progress.is_cancelled() {
                 return Err(DataError::Cancelled);
             }
@@ -89,7 +91,7 @@ pub fn ingest_without(
             let images: Vec<Result<Prepared, String>> = part
                 .par_iter()
                 .map_init(ResampleScratch::default, |scratch, item| {
-                    if let (Some(row), Some(earlier)) = (known(item), earlier) {
+                    if let (Some(row), Some(earlier)) = (item.earlier, earlier) {
                         let digest = with_digests.then(|| pixel_digest(earlier.dataset().image(row)));
                         return Ok(Prepared { pixels: Pixels::Taken(row), digest });
                     }
@@ -169,12 +171,14 @@ enum Pixels {
 
 /// An image that is kept, with its label among the kept classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Selected {
-    idx: usize,
+pub(super) struct Selected {
+    pub(super) idx: usize,
     label: Option<u32>,
+    /// Where the earlier dataset has it.
+    earlier: Option<usize>,
 }
 
-fn open_source(
+pub(super) fn open_source(
     config: &IngestConfig,
     project_root: &Path,
     progress: &dyn Progress,
@@ -211,7 +215,7 @@ pub fn resize_for_store(image: OwnedImage, config: &ResizeConfig) -> OwnedImage 
 }
 
 /// Applies `classes` and `max_per_class`.
-fn select(
+pub(super) fn select(
     source: &dyn ImageSource,
     subset: &[usize],
     config: &IngestConfig,
@@ -239,7 +243,7 @@ fn select(
         let count = counts.entry(label).or_default();
         if config.max_per_class == 0 || *count < config.max_per_class {
             *count += 1;
-            selected.push(Selected { idx, label });
+            selected.push(Selected { idx, label, earlier: None });
         }
     }
     if !config.classes.is_empty() {
@@ -286,17 +290,12 @@ fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32)
 }
 
 /// Cuts a window into parts whose decoded images fit the memory set aside for them.
-fn split_by_bytes<'w>(
-    source: &dyn ImageSource,
-    window: &'w [Selected],
-    config: &IngestConfig,
-    known: impl Fn(&Selected) -> Option<usize> + Sync,
-) -> Vec<&'w [Selected]> {
+fn split_by_bytes<'w>(source: &dyn ImageSource, window: &'w [Selected], config: &IngestConfig) -> Vec<&'w [Selected]> {
     let bytes: Vec<u64> = window
         .par_iter()
         .map(|item| {
             // What lies in a file needs no memory.
-            if known(item).is_some() {
+            if item.earlier.is_some() {
                 return 0;
             }
             source.dimensions_hint(item.idx).map_or(0, |size| {

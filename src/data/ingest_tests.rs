@@ -5,7 +5,10 @@ use std::{fs, path::Path, sync::Mutex};
 use image::RgbImage;
 use serde_json::json;
 
-use super::{DataError, Dataset, DatasetCard, IngestConfig, Progress, ingest, store_writer::IMAGES_FILE};
+use super::{
+    DataError, Dataset, DatasetCard, ImageRef, IngestConfig, Progress, ingest,
+    store_writer::{IMAGES_FILE, StoreWriter},
+};
 
 /// Keeps warnings, and may ask to stop.
 #[derive(Default)]
@@ -309,4 +312,29 @@ fn a_damaged_store_is_an_error() {
         assert!(message.contains(expected), "{name} {values:?}: {message}");
     }
     assert!(matches!(Dataset::open(Path::new("/nowhere")), Err(DataError::Io { .. })));
+}
+
+/// `cargo test --release --lib a_million_images -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn a_million_images_are_open_in_milliseconds() {
+    const NUM_IMAGES: usize = 1_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let mut writer = StoreWriter::create(dir.path(), classes).unwrap().expecting(NUM_IMAGES, None);
+    for idx in 0..NUM_IMAGES {
+        let rgb = &idx.to_le_bytes()[..3];
+        let name = format!("{}/photograph_{idx:07}.jpg", ["a", "b", "c"][idx % 3]);
+        writer.push(&name, ImageRef { width: 1, height: 1, rgb }, Some(idx as u32 % 3)).unwrap();
+    }
+    writer.finish(vec![]).unwrap();
+    let mut fastest = f64::INFINITY;
+    for _ in 0..5 {
+        let started = std::time::Instant::now();
+        let dataset = Dataset::open(dir.path()).unwrap();
+        fastest = fastest.min(started.elapsed().as_secs_f64());
+        assert_eq!((dataset.len(), dataset.name(999_999)), (NUM_IMAGES, "a/photograph_0999999.jpg"));
+        assert_eq!(dataset.image(65_537).rgb, [1, 0, 1]);
+    }
+    println!("{NUM_IMAGES} images are open after {:.1} ms", 1e3 * fastest);
 }

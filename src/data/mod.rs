@@ -25,6 +25,7 @@ pub mod image_source;
 mod image_table;
 pub mod ingest;
 pub mod ingest_config;
+pub mod ingest_sample;
 #[cfg(test)]
 mod ingest_tests;
 mod jpeg;
@@ -58,6 +59,7 @@ pub use earlier_images::EarlierImages;
 pub use evaluation_loader::load_evaluation_views;
 pub use ingest::ingest;
 pub use ingest_config::IngestConfig;
+pub use ingest_sample::IngestSample;
 pub use labelled_loader::{LabelledBatch, LabelledLoader, ViewSource};
 pub use loader::{BatchLoader, ViewBatch};
 pub use progress::{NoProgress, Progress};

@@ -51,7 +51,8 @@ fn open(store: &Store, entry: &CacheEntry, now: &StageFingerprint, images: Optio
     let images = match images {
         Some(key) => {
             let files = |fingerprint: &StageFingerprint| file_digests(store.layout(), fingerprint.sources.get(key)?);
-            Some(SourceFiles { then: files(then)?, now: files(now)? }).filter(SourceFiles::overlap)?.into()
+            let (then, now) = rayon::join(|| files(then), || files(now));
+            Some(SourceFiles { then: then?, now: now? }).filter(SourceFiles::overlap)?.into()
         }
         None => None,
     };

@@ -290,7 +290,7 @@ impl RunObserver for SilentObserver {
 mod tests {
     use super::*;
     use crate::{
-        runner::{Estimate, Verdict},
+        runner::{Basis, Estimate, Verdict},
         stage::StageKind,
     };
 
@@ -306,11 +306,13 @@ mod tests {
             fingerprint: None,
             last_seconds: Some(1.0),
             estimate: Some(Estimate {
-                stage: stage(),
-                made: Timestamp::from_seconds(0),
-                device: "cpu".into(),
+                basis: Basis::EarlierRun {
+                    stage: stage(),
+                    made: Timestamp::from_seconds(0),
+                    device: "cpu".into(),
+                    work: 1.0,
+                },
                 seconds: 1.0,
-                work: 1.0,
                 peak_memory_bytes: Some(5),
                 disk_bytes: 7,
             }),

@@ -1,10 +1,15 @@
 //! A run from beginning to end: plan, walk through the stages, lockfile, history.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, OnceLock},
+    time::Instant,
+};
 
 use super::{
     Cancel, Plan, RunEvent, RunObserver, RunnerError, Selection, StageExecutor,
     event::{Metrics, Outcome},
+    forecaster::Forecaster,
     links,
     planner::Planner,
     runner_error::{StageFailure, chain},
@@ -106,6 +111,8 @@ impl Runner<'_> {
             lockfile,
             no_cache: options.no_cache,
             past: OnceLock::new(),
+            forecaster: Forecaster::default(),
+            tree_diffs: Mutex::default(),
         }
     }
 

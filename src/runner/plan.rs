@@ -14,7 +14,7 @@ use crate::{
         FieldChange, StageFingerprint,
         diff::{self, CONTENT_OF},
     },
-    stage::StageKind,
+    stage::{StageKind, forecast::Forecast},
     sys::Timestamp,
 };
 
@@ -25,47 +25,71 @@ pub struct Plan {
     pub pipeline: String,
     /// The selected stages in execution order.
     pub stages: Vec<PlannedStage>,
-    /// What those that run will cost, as far as earlier runs tell.
+    /// What those that run will cost, as far as earlier runs and shapes tell.
     pub cost: Cost,
 }
 
-/// What earlier runs of stages cost.
+/// What stages will cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cost {
     /// Number of stages that will or may run.
     pub stages: usize,
-    /// How many of them have no earlier run to go by.
+    /// How many of them have nothing to go by.
     pub without_estimate: usize,
-    /// Seconds of the others, one after the other.
+    /// How many are estimated by the shapes of their work, for want of an earlier run.
+    pub by_shapes: usize,
+    /// Seconds of all that have an estimate, one after the other.
     pub seconds: f64,
     /// How many stages may run at a time.
     pub jobs: usize,
     /// Seconds until all are done, with so many at a time that do not slow each other down.
     pub elapsed_seconds: f64,
-    /// Most memory that one of them held, in bytes.
+    /// Most memory that one of them will hold, in bytes.
     pub peak_memory_bytes: u64,
     /// Bytes of their artifacts.
     pub disk_bytes: u64,
 }
 
-/// What an earlier run of a stage cost: the best guess at the next.
+/// What a stage will cost.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Estimate {
-    /// The stage that ran: itself, or the newest of the other cells of its matrix where it never did.
-    pub stage: String,
-    /// When, UTC.
-    #[schemars(with = "String")]
-    pub made: Timestamp,
-    /// `cpu` or the name of an accelerator.
-    pub device: String,
-    /// How long it will take, in seconds: as long as that run, times `work`.
+    /// What says so.
+    #[serde(flatten)]
+    pub basis: Basis,
+    /// How long it will take, in seconds.
     pub seconds: f64,
-    /// How many times as much there is to do as in that run, by the number of epochs or of images that are drawn.
-    pub work: f64,
-    /// Most memory that the whole process held meanwhile, in bytes; absent if unknown.
+    /// Most memory that the whole process will hold meanwhile, in bytes; absent if unknown.
     pub peak_memory_bytes: Option<u64>,
     /// Bytes of the artifact.
     pub disk_bytes: u64,
+}
+
+/// What an estimate goes by.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "basis", rename_all = "snake_case")]
+pub enum Basis {
+    /// An earlier run, the best guess at the next.
+    EarlierRun {
+        /// The stage that ran: itself, or the newest of the other cells of its matrix where it never did.
+        stage: String,
+        /// When, UTC.
+        #[schemars(with = "String")]
+        made: Timestamp,
+        /// `cpu` or the name of an accelerator.
+        device: String,
+        /// How many times as much there is to do as in that run, by the number of epochs or of images that are drawn;
+        /// the time is in proportion.
+        work: f64,
+    },
+    /// The shapes of the work and the speed of this machine, where there was no run: good to a factor of about two.
+    Shapes,
+}
+
+impl From<Forecast> for Estimate {
+    fn from(forecast: Forecast) -> Self {
+        let Forecast { seconds, peak_memory_bytes, disk_bytes } = forecast;
+        Self { basis: Basis::Shapes, seconds, peak_memory_bytes: Some(peak_memory_bytes), disk_bytes }
+    }
 }
 
 impl Estimate {
@@ -73,19 +97,16 @@ impl Estimate {
     pub fn of(entry: &CacheEntry, work: f64) -> Self {
         let made = &entry.provenance;
         Self {
-            stage: made.stage.clone(),
-            made: made.created,
-            device: made.device.clone(),
+            basis: Basis::EarlierRun {
+                stage: made.stage.clone(),
+                made: made.created,
+                device: made.device.clone(),
+                work,
+            },
             seconds: work * made.wall_seconds,
-            work,
             peak_memory_bytes: (made.peak_rss_bytes > 0).then_some(made.peak_rss_bytes),
             disk_bytes: entry.size,
         }
-    }
-
-    /// Whether there is as much to do as in the run that it goes by.
-    pub fn is_same_work(&self) -> bool {
-        (self.work - 1.0).abs() < 1e-9
     }
 }
 
@@ -100,6 +121,7 @@ impl Plan {
                 cost.without_estimate += 1;
                 continue;
             };
+            cost.by_shapes += usize::from(estimate.basis == Basis::Shapes);
             cost.seconds += estimate.seconds;
             cost.peak_memory_bytes = cost.peak_memory_bytes.max(estimate.peak_memory_bytes.unwrap_or(0));
             cost.disk_bytes += estimate.disk_bytes;
@@ -164,7 +186,7 @@ pub struct PlannedStage {
     pub fingerprint: Option<Digest>,
     /// How long it took last time, in seconds.
     pub last_seconds: Option<f64>,
-    /// What it will cost, going by an earlier run; absent where there is none.
+    /// What it will cost; absent where nothing tells.
     pub estimate: Option<Estimate>,
 }
 
@@ -409,18 +431,24 @@ mod tests {
             fingerprint: None,
             last_seconds: None,
             estimate: Some(Estimate {
-                stage: name.into(),
-                made: Timestamp::default(),
-                device: "cpu".into(),
+                basis: if name == "a" {
+                    Basis::Shapes
+                } else {
+                    Basis::EarlierRun {
+                        stage: name.into(),
+                        made: Timestamp::default(),
+                        device: "cpu".into(),
+                        work: 1.0,
+                    }
+                },
                 seconds,
-                work: 1.0,
                 peak_memory_bytes: None,
                 disk_bytes: 0,
             }),
         });
         let cost = |jobs| Plan::new(&pipeline, planned.to_vec(), jobs).cost;
         assert_eq!([0, 1, 2, 3, 9].map(|jobs| cost(jobs).elapsed_seconds), [10.0, 10.0, 6.0, 6.0, 6.0]);
-        assert_eq!((cost(2).seconds, cost(0).jobs, cost(2).stages), (10.0, 1, 4));
+        assert_eq!((cost(2).seconds, cost(0).jobs, cost(2).stages, cost(2).by_shapes), (10.0, 1, 4, 1));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use super::{
     PlannedStage, Reason, RunnerError, Verdict,
+    forecaster::{Forecaster, Surroundings},
     past_runs::PastRuns,
     plan::{Estimate, Findings, decide, place_of},
     runner_error::SourceProblem,
@@ -49,6 +50,10 @@ pub struct Planner<'a> {
     pub no_cache: bool,
     /// What earlier runs left; read when it is first needed.
     pub past: OnceLock<PastRuns>,
+    /// What stages that never ran will cost.
+    pub forecaster: Forecaster,
+    /// What is said of two states of a source.
+    pub tree_diffs: Mutex<BTreeMap<(Digest, Digest), Option<String>>>,
 }
 
 /// A decision with all that is needed to act on it.
@@ -131,7 +136,7 @@ impl Planner<'_> {
             if let Some(entry) = &previous {
                 self.name_changed_files(&mut verdict, &entry.fingerprint, &own);
             }
-            let planned = self.planned(stage, verdict, &own, None, previous.as_ref())?;
+            let planned = self.planned(stage, verdict, &own, None, previous.as_ref(), known)?;
             return Ok(Decision { planned, fingerprint: None, status: CacheStatus::Miss });
         }
 
@@ -158,7 +163,7 @@ impl Planner<'_> {
             CacheStatus::Hit(entry) => Some(&**entry),
             _ => previous.as_ref(),
         };
-        let planned = self.planned(stage, verdict, &fingerprint, Some(digest), last)?;
+        let planned = self.planned(stage, verdict, &fingerprint, Some(digest), last, known)?;
         Ok(Decision { planned, fingerprint: Some(fingerprint), status })
     }
 
@@ -187,9 +192,16 @@ impl Planner<'_> {
             if let Some(key) = key
                 && let (Some(old), Some(new)) = (old.sources.get(key), new.sources.get(key))
             {
-                change.details = TreeDiff::load(self.store.layout(), old, new).map(|diff| diff.to_string());
+                change.details = self.tree_diff(old, new);
             }
         }
+    }
+
+    /// Which files of a source differ, in words; found out once, though a stage is planned and then decided on.
+    fn tree_diff(&self, old: &Digest, new: &Digest) -> Option<String> {
+        let mut known = self.tree_diffs.lock().unwrap_or_else(PoisonError::into_inner);
+        let diff = known.entry((*old, *new));
+        diff.or_insert_with(|| TreeDiff::load(self.store.layout(), old, new).map(|diff| diff.to_string())).clone()
     }
 
     fn planned(
@@ -199,17 +211,22 @@ impl Planner<'_> {
         now: &StageFingerprint,
         fingerprint: Option<Digest>,
         last: Option<&CacheEntry>,
+        known: &Known,
     ) -> Result<PlannedStage, RunnerError> {
         verdict.locate(stage, &self.pipeline.path.display().to_string());
         let like = if last.is_some() { None } else { self.past()?.like(&stage.name) };
-        let estimate = |entry: &CacheEntry| Estimate::of(entry, relative_work(&entry.fingerprint.config, &now.config));
+        let by_run = |entry: &CacheEntry| Estimate::of(entry, relative_work(&entry.fingerprint.config, &now.config));
+        let by_shapes = || {
+            let (pipeline, store, project_root) = (self.pipeline, self.store, self.project.root.as_path());
+            self.forecaster.of(stage, &Surroundings { pipeline, store, project_root, known }).map(Estimate::from)
+        };
         Ok(PlannedStage {
             stage: stage.name.clone(),
             uses: stage.kind(),
             verdict,
             fingerprint,
             last_seconds: last.map(|entry| entry.provenance.wall_seconds),
-            estimate: last.or(like).map(estimate),
+            estimate: last.or(like).map(by_run).or_else(by_shapes),
         })
     }
 

@@ -56,7 +56,12 @@ pub fn names<S: AsRef<str>>(names: &[S]) -> String {
     format!("{}{more}", list.join(", "))
 }
 
-/// What an earlier run cost: `41 s, 1.2 GiB of memory, 35.0 MiB of disk`.
+/// Whether a run that has `work` times as much to do as another has as much to do.
+pub fn is_same_work(work: f64) -> bool {
+    (work - 1.0).abs() < 1e-9
+}
+
+/// What a run costs: `41 s, 1.2 GiB of memory, 35.0 MiB of disk`.
 pub fn cost(estimate: &Estimate) -> String {
     let memory = estimate.peak_memory_bytes.map(|peak| format!(", {} of memory", bytes(peak))).unwrap_or_default();
     format!("{}{memory}, {} of disk", duration(estimate.seconds), bytes(estimate.disk_bytes))

@@ -7,7 +7,7 @@
 //! none.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
 };
 
@@ -60,7 +60,7 @@ pub struct SourceFiles {
 impl SourceFiles {
     /// Whether any file of now was there then, under whatever name.
     pub fn overlap(&self) -> bool {
-        let then: BTreeSet<&Digest> = self.then.values().collect();
+        let then: HashSet<&Digest> = self.then.values().collect();
         self.now.values().any(|digest| then.contains(digest))
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod extract_tests;
 pub mod fit;
 mod fit_frozen;
 mod fit_trained;
+pub mod forecast;
 pub mod ingest;
 mod knn_monitor;
 mod leak;

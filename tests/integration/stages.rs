@@ -161,6 +161,31 @@ fn the_number_of_threads_and_jobs_changes_no_bit() {
 }
 
 #[test]
+fn what_never_ran_is_estimated_by_shapes_and_later_by_runs() {
+    let project = tiny();
+    let bases = |args: &[&str]| -> Vec<(String, String)> {
+        let plan = project.call(&[&["plan", "--json"], args].concat()).ok();
+        let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
+        let stages = plan["stages"].as_array().unwrap();
+        stages.iter().map(|stage| (text(&stage["uses"]), text(&stage["estimate"]["basis"]))).collect()
+    };
+    for (uses, basis) in bases(&[]) {
+        let shapeless = ["augment", "report"].contains(&uses.as_str());
+        assert_eq!(basis, if shapeless { "none" } else { "shapes" }, "{uses}");
+    }
+    project
+        .call(&["plan"])
+        .ok()
+        .prints(" by its shapes")
+        .prints("; by shapes about ")
+        .prints("nothing is known about 2 of them");
+    project.call(&["explain", "pretrain"]).ok().prints("by the shapes of its work and the speed of this machine");
+    project.call(&["run"]).ok();
+    assert!(bases(&["--no-cache"]).iter().all(|(_, basis)| basis == "earlier_run"));
+}
+
+#[test]
 fn artifacts_hold_the_files_that_are_promised() {
     let project = tiny();
     project.call(&["run"]).ok().says("report: runs/tiny/report/report.html");

@@ -12,7 +12,7 @@ use super::op::Op;
 use super::parameters::Parameters;
 use super::program::{IMAGE_CHANNELS, Program};
 use super::resnet::{Block, build_resnet};
-use super::workspace::{Pass, SharedSlots, Workspace, training_values};
+use super::workspace::{Pass, SharedSlots, Workspace, inference_values, training_values};
 use super::{StateEntry, state_dict};
 
 /// The shape of one view in words.
@@ -55,15 +55,20 @@ impl Backbone {
         Ok(Self::of_values(*config, program, values))
     }
 
+    /// The network with weights of 0, which take no memory yet: for whoever asks what it costs.
+    pub fn zeroed(config: &BackboneConfig) -> Backbone {
+        let program = build_program(*config);
+        let values = vec![0.0; program.num_parameters()];
+        Self::of_values(*config, program, values)
+    }
+
     /// Builds the network with the weights of [`Self::state_dict`], as [`Self::load_state_dict`] takes them.
     ///
     /// # Errors
     ///
     /// Tensors that are missing, unexpected or of another shape, and values that are not finite.
     pub fn from_state_dict(config: &BackboneConfig, entries: &[StateEntry]) -> Result<Backbone, BackboneError> {
-        let program = build_program(*config);
-        let values = vec![0.0; program.num_parameters()];
-        let mut backbone = Self::of_values(*config, program, values);
+        let mut backbone = Self::zeroed(config);
         backbone.load_state_dict(entries)?;
         Ok(backbone)
     }
@@ -238,6 +243,17 @@ impl Backbone {
     pub fn training_bytes(&self, n: usize, image_size: usize) -> Result<u64, BackboneError> {
         let dims = self.slot_dims(n, image_size)?;
         let values = 2 * self.num_parameters() + training_values(&self.program, &dims, n);
+        Ok(values as u64 * size_of::<f32>() as u64)
+    }
+
+    /// About how many bytes inference holds with `n` images in memory: values, activations, and what kernels work with.
+    ///
+    /// # Errors
+    ///
+    /// Images that are too small, a batch that cannot be addressed.
+    pub fn inference_bytes(&self, n: usize, image_size: usize) -> Result<u64, BackboneError> {
+        let dims = self.slot_dims(n, image_size)?;
+        let values = self.num_parameters() + inference_values(&self.program, &dims, n);
         Ok(values as u64 * size_of::<f32>() as u64)
     }
 

@@ -107,10 +107,26 @@ impl Pass {
     }
 }
 
+/// What the kernels of one operation ask for at the most in training: transformed tiles and sums.
+const TRAINING_SCRATCH: usize = 24 << 20;
+/// The same forward only.
+const INFERENCE_SCRATCH: usize = 4 << 20;
+
+/// Values that inference on `n` images holds beside parameters.
+pub(super) fn inference_values(program: &Program, dims: &[Dims], n: usize) -> usize {
+    let prepared = program.ops.iter().map(|op| match op {
+        Op::ConvBn { layer, input, .. } => {
+            conv::prepared_len(&layer.shape(n, dims[input.0], Program::conv_dims(op, dims)))
+        }
+        Op::GlobalPool { .. } => 0,
+    });
+    let mut activations = SharedSlots::default();
+    activations.plan_activations(program, dims, n);
+    activations.plan.buffer_len.iter().sum::<usize>() + prepared.sum::<usize>() + INFERENCE_SCRATCH
+}
+
 /// Values that a training step of `n` images holds beside parameters and their gradients.
 pub(super) fn training_values(program: &Program, dims: &[Dims], n: usize) -> usize {
-    /// What the kernels of one operation ask for at the most: transformed tiles and sums.
-    const SCRATCH: usize = 24 << 20;
     let kept: usize = dims.iter().map(|d| d.len()).sum();
     let (mut conv_outputs, mut prepared) = (0, 0);
     for op in &program.ops {
@@ -124,7 +140,7 @@ pub(super) fn training_values(program: &Program, dims: &[Dims], n: usize) -> usi
     }
     let mut gradients = SharedSlots::default();
     gradients.plan_gradients(program, dims, n);
-    n * (kept + conv_outputs) + gradients.plan.buffer_len.iter().sum::<usize>() + prepared + SCRATCH
+    n * (kept + conv_outputs) + gradients.plan.buffer_len.iter().sum::<usize>() + prepared + TRAINING_SCRATCH
 }
 
 /// Slots that share buffers by lifetime: activations at inference, gradients on the way back.
@@ -143,6 +159,11 @@ pub(super) struct SharedSlots {
 impl SharedSlots {
     /// Activations: alive from the operation that writes them to the last one that reads them.
     pub(super) fn fit_activations(&mut self, program: &Program, dims: &[Dims], n: usize) {
+        self.plan_activations(program, dims, n);
+        self.buffers.fit(self.plan.buffer_len.iter().copied());
+    }
+
+    fn plan_activations(&mut self, program: &Program, dims: &[Dims], n: usize) {
         let mut lifetimes = empty_lifetimes(dims, n);
         // The caller's images are read where they are.
         lifetimes[IMAGES.0].len = 0;
@@ -159,7 +180,6 @@ impl SharedSlots {
         }
         self.owners = (0..lifetimes.len()).collect();
         self.plan(&lifetimes);
-        self.buffers.fit(self.plan.buffer_len.iter().copied());
     }
 
     /// Where an operation finds the memory for what its convolution gives, if a pool follows; else nothing is there.
