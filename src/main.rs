@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use simsiam_pipe::cli;
 
 fn main() -> ExitCode {
-    let args = cli::Args::parse();
+    let args = cli::parse();
     let session = cli::Session::new(&args.global);
     match cli::run(args, &session) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use super::{
     Session, audit, augment, bench, cache, completions, doctor, embed, explain, export, graph, init, log, metrics,
@@ -75,7 +75,7 @@ pub struct GlobalArgs {
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ColorWhen {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless `NO_COLOR` or `CI` is set or `TERM` is `dumb`.
     #[default]
     Auto,
     /// Always.
@@ -175,10 +175,26 @@ pub fn run(args: Args, session: &Session) -> Result<(), Error> {
     }
 }
 
+/// The arguments of this process; help, version and usage errors end it here. They come before `--color` is understood,
+/// so that it is looked for in the words.
+pub fn parse() -> Args {
+    let words: Vec<_> = std::env::args_os().collect();
+    let said = |when: &str| {
+        let joined = format!("--color={when}");
+        words.iter().any(|word| word == joined.as_str())
+            || words.windows(2).any(|pair| pair[0] == "--color" && pair[1] == when)
+    };
+    let color = match () {
+        () if said("always") => ColorChoice::Always,
+        () if said("never") || super::session::wants_no_color() => ColorChoice::Never,
+        () => ColorChoice::Auto,
+    };
+    let matches = Args::command().color(color).get_matches();
+    Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -31,5 +31,5 @@ pub mod status;
 pub mod table;
 pub mod view;
 
-pub use args::{Args, Command, GlobalArgs, PipelineArgs, run};
+pub use args::{Args, Command, GlobalArgs, PipelineArgs, parse, run};
 pub use session::Session;

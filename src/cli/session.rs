@@ -94,11 +94,9 @@ impl Session {
             Box::new(JsonLines)
         } else {
             let stderr = io::stderr().is_terminal();
-            let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-            let ci = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
             Box::new(Console::new(ConsoleStyle {
                 color: self.color(stderr),
-                progress: stderr && !dumb && !ci,
+                progress: stderr && !wants_plain_lines(),
                 verbosity: self.verbosity(),
             }))
         }
@@ -108,11 +106,7 @@ impl Session {
         match self.global.color {
             ColorWhen::Always => true,
             ColorWhen::Never => false,
-            ColorWhen::Auto => {
-                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-                terminal && !refused && !dumb
-            }
+            ColorWhen::Auto => terminal && !wants_no_color(),
         }
     }
 
@@ -184,4 +178,15 @@ impl Session {
         let (help, exit_code) = (error.help(), error.exit_code());
         self.observer().on_event(&RunEvent::Error { message, help, exit_code, mistakes });
     }
+}
+
+/// Whether the environment asks for lines that stay where they are: logs of CI, terminals that cannot move the cursor.
+fn wants_plain_lines() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    is_dumb || std::env::var_os("CI").is_some_and(|value| !value.is_empty())
+}
+
+/// Whether the environment asks for text without colours (<https://no-color.org>, or plain lines altogether).
+pub(super) fn wants_no_color() -> bool {
+    wants_plain_lines() || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -24,4 +24,5 @@ mod run;
 mod shared;
 mod sources;
 mod stages;
+mod terminal;
 mod view;
