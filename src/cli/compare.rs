@@ -41,7 +41,7 @@ struct Difference {
 ///
 /// # Errors
 /// When one of them holds no report.
-pub(super) fn run(before: &str, now: &str, only: Option<&str>, session: &Session) -> Result<(), Error> {
+pub(super) fn run(before: &str, now: &str, only: Option<&str>, markdown: bool, session: &Session) -> Result<(), Error> {
     let rows: Vec<Difference> = differences(&read(before)?, &read(now)?)
         .into_iter()
         .filter(|row| only.is_none_or(|only| glob(only, &row.metric)))
@@ -74,7 +74,7 @@ pub(super) fn run(before: &str, now: &str, only: Option<&str>, session: &Session
             row.interval.map_or(String::new(), |[low, high]| format!("{low:+.4} to {high:+.4}")),
         ]);
     }
-    session.print(&table.render(session.paint()))
+    session.print(&table.render_as(markdown, session.paint()))
 }
 
 /// The summary in a file, or in a folder: of a report, of a pipeline's links, or of an export.

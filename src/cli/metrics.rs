@@ -37,6 +37,9 @@ pub struct MetricsArgs {
     /// Only figures whose name matches (`*` and `?` match).
     #[arg(long, value_name = "METRIC")]
     pub only: Option<String>,
+    /// Write the table as Markdown, for a pull request.
+    #[arg(long)]
+    pub markdown: bool,
 }
 
 #[derive(Serialize)]
@@ -62,7 +65,7 @@ pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
         pipeline_args.pipeline = references.pop().map(PathBuf::from);
     }
     if let [before, now] = references.as_slice() {
-        return compare::run(before, now, args.only.as_deref(), session);
+        return compare::run(before, now, args.only.as_deref(), args.markdown, session);
     }
     let pipeline = load::load(&pipeline_args, session)?;
     let path = Lockfile::path_for(&pipeline.path);
@@ -70,7 +73,7 @@ pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
     let figures = |lockfile: &Lockfile| figures(lockfile, &is_wanted);
     let now = figures(&Lockfile::load(&path)?);
     if !args.over.is_empty() {
-        return spread::run(&now, &args.over, &path, session);
+        return spread::run(&now, &args.over, &path, args.markdown, session);
     }
     let before = match references.first() {
         Some(reference) => Some(figures(&other_lockfile(reference, &path)?)),
@@ -111,7 +114,7 @@ pub fn run(args: &MetricsArgs, session: &Session) -> Result<(), Error> {
         }
         table.row(cells);
     }
-    session.print(&table.render(session.paint()))
+    session.print(&table.render_as(args.markdown, session.paint()))
 }
 
 /// Figures by stage and name.

@@ -32,7 +32,13 @@ pub(super) struct Spread {
 ///
 /// # Errors
 /// When no stage has one of the axes.
-pub(super) fn run(figures: &Figures, over: &[String], lockfile: &Path, session: &Session) -> Result<(), Error> {
+pub(super) fn run(
+    figures: &Figures,
+    over: &[String],
+    lockfile: &Path,
+    markdown: bool,
+    session: &Session,
+) -> Result<(), Error> {
     let known: BTreeSet<&str> =
         figures.keys().flat_map(|(stage, _)| CellName::parse(stage).axes).map(|(axis, _)| axis).collect();
     if let Some(unknown) = over.iter().find(|axis| !known.contains(axis.as_str())) {
@@ -65,7 +71,7 @@ pub(super) fn run(figures: &Figures, over: &[String], lockfile: &Path, session: 
         ];
         table.row([row.stage.clone()].into_iter().chain(values).chain(figures));
     }
-    session.print(&table.render(session.paint()))
+    session.print(&table.render_as(markdown, session.paint()))
 }
 
 /// One row for each stage, figure and combination of the other axes, in the order of the names. Stages that do
