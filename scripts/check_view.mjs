@@ -80,6 +80,7 @@ try {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SCREENSHOTS, "live.png"), fullPage: true });
   if (run.exitCode === null) await once(run, "exit");
   await page.waitForFunction(() => document.getElementById("state").textContent.startsWith("Done"), undefined, { timeout: 10_000 });
+  expect(await page.locator("#report a").isVisible(), "a run that is done does not link its report");
   expect((await page.locator(".state-ran").count()) > 0, "no stage has run");
   const graph = await page.evaluate(() => document.getElementById("graph").naturalWidth);
   expect(graph > 100, "there is no graph");
@@ -88,6 +89,7 @@ try {
   expect((await report.count()) === 1, "the report is not in the list");
   await report.click();
   await index.waitForSelector("#verdict");
+  expect(await index.locator("#run .pipeline").isVisible(), "the report shows no graph");
   viewer.kill("SIGINT");
   const [code] = await once(viewer, "exit");
   expect(code === 130, `it ends with ${code}`);

@@ -9,7 +9,7 @@
 //!   locks/<fingerprint>.lock    who makes it at the moment
 //!   work/<fingerprint>/         checkpoints of an unfinished stage
 //!   logs/<fingerprint>/         what a stage printed before it failed
-//!   live/<pipeline>.json        the state of a run while it goes on, and its graph as .svg
+//!   live/<pipeline>.<n>.json    the state of a run while it goes on, and its graph as .svg
 //!   edited/                     artifacts that somebody changed, set aside by `cache verify --repair` and `gc`
 //!   tmp/                        unfinished artifacts; those of dead processes are swept
 //!   pins/                       what living processes use

@@ -73,6 +73,11 @@ impl LockFile {
     }
 }
 
+/// Whether somebody holds the lock. Changes nothing on the disk.
+pub fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 impl Drop for LockFile {
     fn drop(&mut self) {
         // Where the fault strikes, nobody sees the difference: a free lock.
@@ -134,8 +139,9 @@ mod tests {
         let first = LockFile::try_acquire(&path).unwrap().unwrap();
         let holder = LockFile::try_acquire(&path).unwrap().unwrap_err().unwrap();
         assert_eq!(holder.pid, std::process::id());
+        assert!(is_held(&path));
         drop(first);
-        assert!(!path.exists());
+        assert!(!path.exists() && !is_held(&path));
         assert!(LockFile::try_acquire(&path).unwrap().is_ok());
     }
 }

@@ -1,7 +1,10 @@
 //! The state of a run while it goes on, as a file for whoever wants to watch.
+//!
+//! Each run has files of its own, `<pipeline>.<number>.json`, `.svg` and, while its process lives, `.lock`. What a run
+//! that is over leaves stays until the next run of its pipeline begins, and what one leaves that was killed until any does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -14,7 +17,7 @@ use super::{
     event::{Level, Metrics, Outcome},
 };
 use crate::{
-    fs::{files, sweep_temporaries},
+    fs::{LockFile, files, lock, sweep_temporaries},
     graph::{self, StageGraph},
     sys::Timestamp,
 };
@@ -30,7 +33,7 @@ const MAX_WARNINGS: usize = 50;
 /// Throughput is measured over so much time at least.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
-/// What `live/<pipeline>.json` in the cache holds.
+/// What `live/<pipeline>.<number>.json` in the cache holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LiveRun {
     /// Version of the file.
@@ -117,13 +120,59 @@ impl Curve {
 pub struct Live<'a> {
     inner: &'a dyn RunObserver,
     graph: StageGraph,
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+/// The files of one run.
+struct RunFiles {
     json: PathBuf,
     svg: PathBuf,
-    state: Mutex<State>,
+    /// Held for as long as the run goes on.
+    _lock: LockFile,
+}
+
+impl RunFiles {
+    /// Takes a name that nobody has, and removes what runs that are over have left.
+    fn take(dir: &Path, pipeline: &str) -> Option<Self> {
+        files::create_dir_all(dir).ok()?;
+        sweep(dir, pipeline);
+        let name = files::unique_name(pipeline);
+        let lock = LockFile::try_acquire(&lock_path(dir, &name)).ok()?.ok()?;
+        Some(Self { json: dir.join(format!("{name}.json")), svg: dir.join(format!("{name}.svg")), _lock: lock })
+    }
+}
+
+fn lock_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.lock"))
+}
+
+/// Whether the run of this name goes on: its process lives.
+pub fn is_alive(dir: &Path, name: &str) -> bool {
+    lock::is_held(&lock_path(dir, name))
+}
+
+/// Removes what runs of this pipeline left, and what those left that were killed.
+fn sweep(dir: &Path, pipeline: &str) {
+    sweep_temporaries(dir);
+    let files = files::list(dir).unwrap_or_default();
+    let visible = files.iter().filter(|file| !file.starts_with('.'));
+    let names: BTreeSet<&str> = visible.filter_map(|file| Some(file.rsplit_once('.')?.0)).collect();
+    for name in names {
+        // Who has the lock may remove: nobody writes there any more.
+        let Ok(Ok(_lock)) = LockFile::try_acquire(&lock_path(dir, name)) else { continue };
+        let json = dir.join(format!("{name}.json"));
+        let run = files::read(&json).ok().and_then(|text| serde_json::from_slice::<LiveRun>(&text).ok());
+        if !run.is_some_and(|run| run.outcome.is_some() && run.pipeline != pipeline) {
+            let _ = files::remove_file(&json);
+            let _ = files::remove_file(&dir.join(format!("{name}.svg")));
+        }
+    }
 }
 
 struct State {
     run: LiveRun,
+    files: Option<RunFiles>,
     started: Instant,
     written: Option<Instant>,
     /// Where and when throughput was measured last, by stage.
@@ -132,16 +181,9 @@ struct State {
 }
 
 impl<'a> Live<'a> {
-    /// Passes events on to `inner` and keeps `<pipeline>.json` and `<pipeline>.svg` in `dir`.
+    /// Passes events on to `inner` and keeps the state in `dir`.
     pub fn new(inner: &'a dyn RunObserver, graph: StageGraph, dir: &Path, pipeline: &str) -> Self {
-        sweep_temporaries(dir);
-        Self {
-            inner,
-            graph,
-            json: dir.join(format!("{pipeline}.json")),
-            svg: dir.join(format!("{pipeline}.svg")),
-            state: Mutex::new(State::new(pipeline)),
-        }
+        Self { inner, graph, dir: dir.to_owned(), state: Mutex::new(State::new(pipeline)) }
     }
 
     fn write(&self, state: &mut State) {
@@ -155,12 +197,20 @@ impl<'a> Live<'a> {
             (stage.stage.clone(), format!("{word}{}", time.unwrap_or_default()))
         });
         let picture = graph::svg(&self.graph, &words.collect());
-        let written = serde_json::to_vec(&state.run).is_ok_and(|json| {
-            files::create_dir_all(&files::parent_of(&self.json)).is_ok()
-                && files::write_atomic_unsynced(&self.json, &json).is_ok()
-                && files::write_atomic_unsynced(&self.svg, picture.as_bytes()).is_ok()
+        if state.files.is_none() {
+            state.files = RunFiles::take(&self.dir, &state.run.pipeline);
+        }
+        let written = state.files.as_ref().is_some_and(|run| {
+            serde_json::to_vec(&state.run).is_ok_and(|json| {
+                // The picture first: who finds the state finds its picture, too.
+                files::write_atomic_unsynced(&run.svg, picture.as_bytes()).is_ok()
+                    && files::write_atomic_unsynced(&run.json, &json).is_ok()
+            })
         });
         state.given_up = !written;
+        if state.run.outcome.is_some() || state.given_up {
+            state.files = None;
+        }
     }
 }
 
@@ -168,7 +218,8 @@ impl RunObserver for Live<'_> {
     fn on_event(&self, event: &RunEvent) {
         self.inner.on_event(event);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.given_up {
+        // What comes after the end, such as the error, is of no run any more.
+        if state.given_up || state.run.outcome.is_some() {
             return;
         }
         state.apply(event);
@@ -195,7 +246,7 @@ impl State {
             warnings: vec![],
             report: None,
         };
-        Self { run, started: Instant::now(), written: None, marks: BTreeMap::new(), given_up: false }
+        Self { run, files: None, started: Instant::now(), written: None, marks: BTreeMap::new(), given_up: false }
     }
 
     fn stage(&mut self, name: &str) -> Option<&mut LiveStage> {
@@ -366,5 +417,52 @@ mod tests {
         assert!((15.0..=20.1).contains(&rate), "{rate}");
         state.progress("pretrain", 5, 60, "images", "");
         assert_eq!(state.run.stages[1].rate, None);
+    }
+
+    #[test]
+    fn two_runs_have_two_files_and_the_next_sweeps_what_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = dir.path().join("live");
+        let graph = || StageGraph::build(&crate::graph::stage_graph::tests::pipeline(&[("train", &[])])).unwrap();
+        let start = |pipeline: &str| RunEvent::RunStarted {
+            pipeline: pipeline.into(),
+            path: "p.yaml".into(),
+            stages: vec!["train".into()],
+            dry_run: false,
+        };
+        let end = |pipeline: &str| RunEvent::RunFinished {
+            pipeline: pipeline.into(),
+            outcome: Outcome::Done,
+            seconds: 1.0,
+            executed: 1,
+            restored: 0,
+            saved_seconds: 0.0,
+            report: None,
+        };
+        let silent = super::super::event::SilentObserver;
+        let begin = |pipeline: &str| {
+            let run = Live::new(&silent, graph(), &live, pipeline);
+            run.on_event(&start(pipeline));
+            run
+        };
+        let names = |ending: &str| {
+            let mut names = files::list(&live).unwrap_or_default();
+            names.retain(|name| name.ends_with(ending));
+            names
+        };
+        let (one, two) = (begin("p"), begin("p"));
+        assert_eq!((names(".json").len(), names(".svg").len(), names(".lock").len()), (2, 2, 2));
+        let alive = || names(".json").iter().filter(|name| is_alive(&live, name.trim_end_matches(".json"))).count();
+        assert_eq!(alive(), 2);
+        one.on_event(&end("p"));
+        assert_eq!((alive(), names(".json").len()), (1, 2), "what is over can still be seen");
+        drop(two);
+        assert_eq!((alive(), names(".json").len()), (0, 2), "one was killed");
+        let other = begin("q");
+        assert_eq!((alive(), names(".json").len()), (1, 2), "of another pipeline the finished run stays");
+        let again = begin("p");
+        assert_eq!((alive(), names(".json").len(), names(".svg").len()), (2, 2, 2));
+        drop((again, other));
+        assert_eq!(names(".lock").len(), 0);
     }
 }

@@ -11,7 +11,7 @@ use super::request::{Refusal, encode};
 use crate::{
     fs::files,
     report::text::escape,
-    runner::live::{LIVE_FORMAT, LiveRun},
+    runner::live::{LIVE_FORMAT, LiveRun, is_alive},
 };
 
 /// Folders below the one that is shown in which reports are looked for.
@@ -89,7 +89,24 @@ struct Kept {
 /// What a path leads to.
 enum Target {
     File(PathBuf, &'static str, &'static str),
+    /// The state of the run of this name, and the page that shows it.
+    State(String),
     Watch(String),
+}
+
+/// A folder that holds a report.
+#[derive(Debug)]
+struct ReportDir {
+    dir: PathBuf,
+    /// The page with the run, beside the folder.
+    page: Option<PathBuf>,
+}
+
+/// A run that goes on or has ended, under the name of its files.
+struct Listed {
+    name: String,
+    run: LiveRun,
+    is_alive: bool,
 }
 
 impl Site {
@@ -107,48 +124,64 @@ impl Site {
             "/live.js" => return Page::ok("text/javascript", OWN_POLICY, SCRIPT.as_bytes()),
             _ => {}
         }
-        match self.targets().remove(path) {
+        let mut targets = self.targets();
+        match targets.remove(path) {
+            Some(Target::State(name)) => match self.state(&name, &targets) {
+                Some(state) => Page::ok(JSON, FILE_POLICY, state),
+                None => Page::text("404 Not Found"),
+            },
             Some(Target::File(file, content_type, policy)) => match self.read(&file) {
                 Some(body) => Page::ok(content_type, policy, body),
                 None => Page::text("404 Not Found"),
             },
-            Some(Target::Watch(pipeline)) => Page::ok(HTML, OWN_POLICY, watch_page(&pipeline).into_bytes()),
+            Some(Target::Watch(name)) => {
+                let pipeline = self.live_run(&name).map_or_else(|| name.clone(), |run| run.pipeline);
+                Page::ok(HTML, OWN_POLICY, watch_page(&pipeline, &name).into_bytes())
+            }
             None => Page::text("404 Not Found"),
         }
     }
 
     fn targets(&self) -> BTreeMap<String, Target> {
         let mut targets = BTreeMap::new();
-        for (key, dir) in self.report_dirs() {
+        for (key, report) in self.report_dirs() {
             let key = if key.is_empty() { "/report".to_owned() } else { format!("/report/{key}") };
             for (name, content_type, policy) in REPORT_FILES {
-                targets.insert(format!("{key}/{name}"), Target::File(dir.join(name), content_type, policy));
+                targets.insert(format!("{key}/{name}"), Target::File(report.dir.join(name), content_type, policy));
+            }
+            if let Some(page) = report.page {
+                targets.insert(format!("{key}.html"), Target::File(page, HTML, REPORT_POLICY));
             }
         }
         let Some(live) = &self.live else { return targets };
-        for name in files::list(live).unwrap_or_default() {
-            let kinds = [(".json", JSON), (".svg", "image/svg+xml")];
-            for (ending, content_type) in kinds {
-                if let Some(pipeline) = name.strip_suffix(ending) {
-                    targets.insert(format!("/live/{name}"), Target::File(live.join(&name), content_type, FILE_POLICY));
-                    if ending == ".json" {
-                        targets.insert(format!("/live/{pipeline}"), Target::Watch(pipeline.to_owned()));
-                    }
-                }
+        for file in files::list(live).unwrap_or_default() {
+            if let Some(name) = file.strip_suffix(".svg") {
+                let target = Target::File(live.join(&file), "image/svg+xml", FILE_POLICY);
+                targets.insert(format!("/live/{name}.svg"), target);
+            } else if let Some(name) = file.strip_suffix(".json") {
+                targets.insert(format!("/live/{name}.json"), Target::State(name.to_owned()));
+                targets.insert(format!("/live/{name}"), Target::Watch(name.to_owned()));
             }
         }
         targets
     }
 
     /// Folders that hold a report, by their path below the one that is shown.
-    fn report_dirs(&self) -> BTreeMap<String, PathBuf> {
+    fn report_dirs(&self) -> BTreeMap<String, ReportDir> {
         let mut found = BTreeMap::new();
         let mut names_left = MAX_NAMES;
         self.look(&self.reports, "", MAX_DEPTH, &mut names_left, &mut found);
         found
     }
 
-    fn look(&self, dir: &Path, key: &str, depth: usize, names_left: &mut usize, found: &mut BTreeMap<String, PathBuf>) {
+    fn look(
+        &self,
+        dir: &Path,
+        key: &str,
+        depth: usize,
+        names_left: &mut usize,
+        found: &mut BTreeMap<String, ReportDir>,
+    ) {
         // A link may lead from `runs/` into the cache, or stay inside; anything else is not ours to show.
         let Ok(real) = files::canonicalize(dir) else { return };
         let inside = |root: &PathBuf| real.starts_with(root);
@@ -157,18 +190,24 @@ impl Site {
         }
         let names = files::list(&real).unwrap_or_default();
         *names_left = names_left.saturating_sub(names.len());
-        if names.iter().any(|name| name == "report.html") {
-            found.insert(key.to_owned(), real);
+        // In a pipeline's folder this is the page of its stage `report`.
+        let is_pipeline = || real.join("report").join("report.html").exists();
+        if names.iter().any(|name| name == "report.html") && !is_pipeline() {
+            found.insert(key.to_owned(), ReportDir { dir: real, page: None });
             return;
         }
-        for name in names {
+        for name in &names {
             if depth == 0 || *names_left == 0 {
                 return;
             }
-            let child = dir.join(&name);
+            let child = dir.join(name);
             if child.is_dir() {
-                let key = if key.is_empty() { name } else { format!("{key}/{name}") };
+                let key = if key.is_empty() { name.clone() } else { format!("{key}/{name}") };
                 self.look(&child, &key, depth - 1, names_left, found);
+                let page = format!("{name}.html");
+                if let Some(report) = found.get_mut(&key).filter(|_| names.contains(&page)) {
+                    report.page = Some(real.join(page));
+                }
             }
         }
     }
@@ -198,9 +237,10 @@ impl Site {
         let runs = self.live_runs();
         if !runs.is_empty() {
             body.push_str("<section><h2>Runs</h2><ul class=\"cards\">");
-            for run in runs {
+            for Listed { name, run, is_alive } in runs {
                 let state = match run.outcome {
-                    None => "running, or killed",
+                    None if is_alive => "running",
+                    None => "killed",
                     Some(crate::runner::event::Outcome::Done) => "done",
                     Some(crate::runner::event::Outcome::Failed) => "failed",
                     Some(crate::runner::event::Outcome::Cancelled) => "stopped",
@@ -208,10 +248,12 @@ impl Site {
                 let done = run.stages.iter().filter(|stage| matches!(stage.state.as_str(), "ran" | "restored")).count();
                 let _ = write!(
                     body,
-                    "<li><a href=\"/live/{}\"><bdi>{}</bdi></a> <span class=\"quiet\">{state}, {done} of {} stages, last news {}</span></li>",
-                    encode(&run.pipeline),
+                    "<li><a href=\"/live/{}\"><bdi>{}</bdi></a> <span class=\"quiet\">{state}, {done} of {} stages; process {}, began {}, last news {}</span></li>",
+                    encode(&name),
                     escape(&run.pipeline),
                     run.stages.len(),
+                    run.pid,
+                    escape(&run.began.to_string()),
                     escape(&run.updated.to_string())
                 );
             }
@@ -226,16 +268,20 @@ impl Site {
         } else {
             body.push_str("<ul class=\"cards\">");
         }
-        for (key, dir) in &reports {
+        for (key, report) in &reports {
             let headline = self
-                .read(&dir.join("summary.json"))
+                .read(&report.dir.join("summary.json"))
                 .and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok())
                 .and_then(|summary| Some(summary.get("verdict")?.get("headline")?.as_str()?.to_owned()));
             let name = if key.is_empty() { "report" } else { key };
-            let path = if key.is_empty() { String::new() } else { format!("{key}/") };
+            let path = match (key.as_str(), &report.page) {
+                ("", _) => "report.html".to_owned(),
+                (key, Some(_)) => format!("{key}.html"),
+                (key, None) => format!("{key}/report.html"),
+            };
             let _ = write!(
                 body,
-                "<li><a href=\"/report/{}report.html\"><bdi>{}</bdi></a> <span class=\"quiet\">{}</span></li>",
+                "<li><a href=\"/report/{}\"><bdi>{}</bdi></a> <span class=\"quiet\">{}</span></li>",
                 encode(&path),
                 escape(name),
                 escape(&headline.unwrap_or_default())
@@ -248,15 +294,39 @@ impl Site {
         shell("simsiam-pipe", "", &body)
     }
 
-    fn live_runs(&self) -> Vec<LiveRun> {
+    fn live_run(&self, name: &str) -> Option<LiveRun> {
+        let path = self.live.as_ref()?.join(format!("{name}.json"));
+        serde_json::from_slice::<LiveRun>(&self.read(&path)?).ok().filter(|run| run.format == LIVE_FORMAT)
+    }
+
+    /// All runs, the newest first.
+    fn live_runs(&self) -> Vec<Listed> {
         let Some(live) = &self.live else { return vec![] };
         let names = files::list(live).unwrap_or_default();
-        names
+        let mut runs: Vec<Listed> = names
             .iter()
-            .filter(|name| name.strip_suffix(".json").is_some())
-            .filter_map(|name| serde_json::from_slice::<LiveRun>(&self.read(&live.join(name))?).ok())
-            .filter(|run| run.format == LIVE_FORMAT)
-            .collect()
+            .filter_map(|file| {
+                let name = file.strip_suffix(".json")?;
+                let run = self.live_run(name)?;
+                Some(Listed { name: name.to_owned(), run, is_alive: is_alive(live, name) })
+            })
+            .collect();
+        runs.sort_by(|a, b| b.run.began.cmp(&a.run.began).then_with(|| a.name.cmp(&b.name)));
+        runs
+    }
+
+    /// The state of a run, with what only the server knows: whether its process lives, and where its report is.
+    fn state(&self, name: &str, targets: &BTreeMap<String, Target>) -> Option<Vec<u8>> {
+        let live = self.live.as_ref()?;
+        let text = self.read(&live.join(format!("{name}.json")))?;
+        let mut state: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let report = state.get("report").and_then(|path| path.as_str()).and_then(|path| path.strip_prefix("runs/"));
+        let url = report.map(|path| format!("/report/{path}")).filter(|path| targets.contains_key(path));
+        if let Some(fields) = state.as_object_mut() {
+            fields.insert("alive".into(), is_alive(live, name).into());
+            fields.insert("report_url".into(), url.map(|path| encode(&path)).into());
+        }
+        serde_json::to_vec(&state).ok()
     }
 }
 
@@ -275,12 +345,12 @@ fn shell(title: &str, head: &str, body: &str) -> String {
     )
 }
 
-fn watch_page(pipeline: &str) -> String {
-    let path = encode(pipeline);
+fn watch_page(pipeline: &str, name: &str) -> String {
+    let path = encode(name);
     let body = format!(
         "<p><a href=\"/\">All reports and runs</a></p>\
          <section aria-label=\"State\"><p class=\"headline\" id=\"state\" role=\"status\">…</p>\
-         <p class=\"lead\" id=\"news\"></p><div id=\"warnings\"></div></section>\
+         <p class=\"lead\" id=\"news\"></p><p id=\"report\" hidden><a href=\"/\">The report</a></p><div id=\"warnings\"></div></section>\
          <noscript><p>Without scripts this page does not follow the run; <a href=\"/live/{path}.json\">its state</a> is JSON.</p></noscript>\
          <section aria-labelledby=\"stages-heading\"><h2 id=\"stages-heading\">Stages</h2>\
          <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Stages\"><table id=\"stages\">\
@@ -318,6 +388,9 @@ mod tests {
         put("runs/p/<b>/notes.txt", "notes");
         put("runs/p/leak/summary.json", "x");
         put("runs/p/tricky/report.html", "tricky");
+        put("runs/q/report/report.html", "without the run");
+        put("runs/q/report.html", "with the run");
+        put("runs/q/other.html", "nothing");
         symlink(root.join("cache/objects/ab"), root.join("runs/p/linked")).unwrap();
         symlink(root.join("elsewhere"), root.join("runs/p/away")).unwrap();
         symlink(root.join("secret.txt"), root.join("runs/p/tricky/summary.json")).unwrap();
@@ -336,10 +409,14 @@ mod tests {
         let (_dir, site) = site();
         assert_eq!(body(&site, "/report/p/<b>/report.html"), ("200 OK".into(), "plain".into()));
         assert_eq!(body(&site, "/report/p/linked/report.html"), ("200 OK".into(), "linked".into()));
-        assert_eq!(body(&site, "/live/p.json").1, "{}");
+        assert_eq!(body(&site, "/live/p.json").1, "{\"alive\":false,\"report_url\":null}");
         let (_, index) = body(&site, "/");
         assert!(index.contains("href=\"/report/p/%3Cb%3E/report.html\"><bdi>p/&lt;b&gt;</bdi>"), "{index}");
         assert!(!index.contains("away"));
+        // A report with a page beside its folder.
+        assert_eq!(body(&site, "/report/q/report.html").1, "with the run");
+        assert_eq!(body(&site, "/report/q/report/report.html").1, "without the run");
+        assert!(index.contains("href=\"/report/q/report.html\"><bdi>q/report</bdi>"), "{index}");
         assert!(body(&site, "/live/p").1.contains("content=\"/live/p\""));
     }
 
@@ -351,6 +428,8 @@ mod tests {
             "/report/p/tricky/summary.json",
             "/report/p/<b>/notes.txt",
             "/report/p/leak/summary.json",
+            "/report/q/other.html",
+            "/report/q/summary.json",
             "/report/p/<b>/summary.json",
             "/report/../secret.txt",
             "/report/p/../../secret.txt",

@@ -66,6 +66,51 @@ fn project() -> Project {
     project
 }
 
+/// Where the only run of the project is shown.
+fn live_run(project: &Project) -> String {
+    let names = crate::fixture::names(&project.path(".simsiam-pipe/live"));
+    let names: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".json")).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    format!("/live/{}", names[0])
+}
+
+#[test]
+fn two_runs_of_a_pipeline_at_once_are_two() {
+    let project = Project::new().write(
+        "pipeline.yaml",
+        "version: 1\nname: slow\nstages:\n  wait:\n    uses: command\n    with:\n      \
+         run: [sh, -c, 'echo x > \"$SIMSIAM_PIPE_OUTPUT/x\"; sleep 30']\n      outputs: [x]\n",
+    );
+    let start = || project.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut children = [start(), start()];
+    let names = || {
+        let mut names = crate::fixture::names(&project.path(".simsiam-pipe/live"));
+        names.retain(|name| name.strip_suffix(".json").is_some() && !name.starts_with('.'));
+        names
+    };
+    let until = Instant::now() + Duration::from_secs(30);
+    while names().len() < 2 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let viewer = Viewer::start(&project, &[]);
+    let index = viewer.get("/").1;
+    assert_eq!((names().len(), index.matches("running, 0 of 1").count()), (2, 2), "{index}");
+    for child in &children {
+        assert!(index.contains(&format!("process {}", child.id())), "{index}");
+    }
+    children[0].kill().unwrap();
+    children[0].wait().unwrap();
+    let index = viewer.get("/").1;
+    assert_eq!((index.matches("running, ").count(), index.matches("killed, ").count()), (1, 1), "{index}");
+    children[1].kill().unwrap();
+    children[1].wait().unwrap();
+    // The next run sweeps what both left.
+    project.edit("pipeline.yaml", "sleep 30", "true");
+    project.call(&["run"]).ok();
+    assert_eq!(names().len(), 1);
+    assert!(viewer.get("/").1.contains("done, 1 of 1"));
+}
+
 #[test]
 fn reports_and_the_state_of_runs_are_shown() {
     let project = project();
@@ -75,14 +120,19 @@ fn reports_and_the_state_of_runs_are_shown() {
     assert!(index.contains("/report/p/report/report.html") && index.contains("/live/words"), "{index}");
     let (status, page) = viewer.get("/report/p/report/report.html");
     assert!(status == 200 && page.contains("<p>the page</p>") && page.contains("frame-ancestors 'none'"), "{page}");
-    let (_, state) = viewer.get("/live/words.json");
+    let live = live_run(&project);
+    assert!(
+        index.contains(&format!("href=\"{live}\"><bdi>words</bdi>")) && index.contains("done, 2 of 2 stages"),
+        "{index}"
+    );
+    let (_, state) = viewer.get(&format!("{live}.json"));
     let state: serde_json::Value = serde_json::from_str(state.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-    assert_eq!((&state["outcome"], &state["format"]), (&"done".into(), &1.into()));
+    assert_eq!((&state["outcome"], &state["format"], &state["alive"]), (&"done".into(), &1.into(), &false.into()));
     let states: Vec<_> = state["stages"].as_array().unwrap().iter().map(|stage| stage["state"].clone()).collect();
     assert_eq!(states, ["ran", "ran"]);
-    let (_, picture) = viewer.get("/live/words.svg");
+    let (_, picture) = viewer.get(&format!("{live}.svg"));
     assert!(picture.contains("<svg") && picture.contains("ran in"), "{picture}");
-    for path in ["/live/words", "/live.js", "/style.css"] {
+    for path in [live.as_str(), "/live.js", "/style.css"] {
         assert_eq!(viewer.get(path).0, 200, "{path}");
     }
 }
@@ -154,7 +204,7 @@ fn other_hosts_methods_and_nonsense_are_refused() {
         (format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", port ^ 1), 403),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
         (format!("POST / HTTP/1.1\r\nHost: localhost:{port}\r\n\r\nx"), 405),
-        (format!("DELETE /live/words.json HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"), 405),
+        (format!("DELETE {}.json HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n", live_run(&project)), 405),
         ("\0\0\0\r\n\r\n".to_owned(), 400),
         ("GET /\r\n\r\n".to_owned(), 400),
         (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000)), 431),
@@ -177,12 +227,13 @@ fn a_thousand_requests_and_slow_clients_at_once() {
             stream
         })
         .collect();
+    let live = format!("{}.json", live_run(&project));
     let began = Instant::now();
     let answered: usize = thread::scope(|scope| {
         let all: Vec<_> = (0..1_000)
             .map(|idx| {
                 let viewer = &viewer;
-                let path = ["/", "/report/p/report/report.html", "/live/words.json", "/nothing"][idx % 4];
+                let path = ["/", "/report/p/report/report.html", live.as_str(), "/nothing"][idx % 4];
                 let wanted = if idx % 4 == 3 { 404 } else { 200 };
                 let client = move || usize::from(viewer.get(path).0 == wanted);
                 thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, client).unwrap()

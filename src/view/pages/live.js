@@ -108,11 +108,15 @@
   function show(run) {
     const going = run.stages.filter((stage) => stage.state === "running").map((stage) => stage.stage);
     const done = run.stages.filter((stage) => ["ran", "restored"].includes(stage.state)).length;
-    const words = { done: "Done", failed: "Failed", cancelled: "Stopped" }[run.outcome] ?? (going.length ? `Running ${going.join(", ")}` : "Running");
+    const over = { done: "Done", failed: "Failed", cancelled: "Stopped" }[run.outcome] ?? (run.alive ? null : "Killed");
+    const words = over ?? (going.length ? `Running ${going.join(", ")}` : "Running");
     setText(byId("state"), `${words}: ${done} of ${run.stages.length} stages`);
     document.title = `${words} · ${run.pipeline}`;
     const saved = run.saved_seconds >= 0.05 ? `; the cache saved ${time(run.saved_seconds)}` : "";
     setText(byId("news"), `Began ${run.began}, ${run.outcome ? `took ${time(run.seconds)}` : `last news ${run.updated}`}${saved}.`);
+    const link = byId("report");
+    link.hidden = !run.report_url;
+    if (run.report_url) link.firstElementChild.href = run.report_url;
     if (run.updated === lastUpdate && !run.outcome) return;
     byId("warnings").replaceChildren(...run.warnings.map((warning) => {
       const note = make("p", undefined, "warning");
@@ -140,7 +144,7 @@
       try {
         const answer = await fetch(`${base}.json`);
         if (answer.ok) show(await answer.json());
-        else setText(byId("state"), "The run is gone");
+        else setText(byId("state"), "This run is over, and another has begun");
       } catch {
         setText(byId("state"), "The server does not answer any more");
       }
