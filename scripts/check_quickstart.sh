@@ -17,4 +17,4 @@ for baseline in untrained raw_pixels; do
     { echo "the probe reaches $top1, $baseline reaches $other" >&2; exit 1; }
   echo "linear probe: $top1, $baseline: $other"
 done
-test -s runs/quickstart/report/report.html
+test -s runs/quickstart/report.html

@@ -202,6 +202,27 @@ async function check(file) {
     }
   }
 
+  // The run, on pages that tell of one: graph, table, throughput.
+  if ((await light.locator("meta[name='simsiam-pipe-run']").count()) > 0) {
+    const graph = light.locator("#run .pipeline");
+    const seen = await graph.boundingBox();
+    expect(seen !== null && seen.width > 100 && seen.height > 100, "the graph of the pipeline is not to be seen");
+    expect(((await graph.getAttribute("aria-label")) ?? "").length > 10, "the graph has no name");
+    const boxes = await graph.locator(".stage > title").allTextContents();
+    const rows = await light.locator("#run tbody tr").count();
+    expect(boxes.length > 0 && boxes.every((title) => / (made|ran|restored|cells)/.test(title)), `boxes of the graph do not say what became of them: ${boxes}`);
+    expect(rows > 0 && boxes.length <= rows, `the graph has ${boxes.length} boxes for ${rows} stages`);
+    expect((await light.locator("#run th[aria-sort]").count()) > 5, "the table of stages does not sort");
+    expect((await light.locator("nav a[href='#run']").count()) === 1, "the navigation does not lead to the pipeline");
+    if ((await light.locator("#training [data-chart]").count()) > 0) {
+      expect((await light.locator("#chart-throughput-title").count()) === 1, "there is no throughput");
+    }
+  } else {
+    expect((await light.locator("#run").count()) === 0, "a page without a run tells of one");
+  }
+  const blocks = await light.locator("pre").allTextContents();
+  expect(blocks.every((text) => !text.includes("\\u{a}") && text.includes("\n")), "parameters stand in one line");
+
   // Copy buttons.
   const copy = light.locator("[data-copy] .copy").first();
   if ((await copy.count()) > 0) {
@@ -264,6 +285,14 @@ async function check(file) {
   const pdf = await paper.pdf({ format: "A4", printBackground: true });
   if (process.env.SCREENSHOTS) writeFileSync(path.join(process.env.SCREENSHOTS, "print.pdf"), pdf);
   expect(pdf.length > 10_000, "print is empty");
+  // What fits on a sheet is not cut: figures, rows, cards and tables ask to stay whole.
+  const broken_up = await paper.evaluate(() => [...document.querySelectorAll("figure, table, .card, .figures")].length);
+  await paper.emulateMedia({ media: "print" });
+  const whole = await paper.evaluate(() => [...document.querySelectorAll("figure, table, .card, .figures")].filter((element) => getComputedStyle(element).breakInside === "avoid").length);
+  expect(whole === broken_up, `${broken_up - whole} figures or tables may be cut by a page's end`);
+  // Only an epoch's table is left out, since its curves are there; everything else in details is shown.
+  const hidden = await paper.evaluate(() => [...document.querySelectorAll("details:not(.bulky) > :not(summary)")].filter((element) => element.getClientRects().length === 0).length);
+  expect(hidden === 0, `print hides ${hidden} parts of details`);
 
   if (problems.length > 0) {
     failed += problems.length;

@@ -39,6 +39,23 @@ pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
     }
 }
 
+/// The first bytes of a file, `length` of them at most; `None` where there is none or it is a folder.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read_start(path: &Path, length: usize) -> Result<Option<Vec<u8>>, FsError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(length);
+        File::open(path)?.take(length as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => Ok(None),
+        Err(error) => Err(FsError::at("read", path)(error)),
+    }
+}
+
 /// Creates a folder and those above it.
 ///
 /// # Errors

@@ -9,4 +9,4 @@ mod svg;
 pub use export::{dot, mermaid};
 pub use graph_error::GraphError;
 pub use stage_graph::StageGraph;
-pub use svg::svg;
+pub use svg::{BoxWords, inline_svg, svg};

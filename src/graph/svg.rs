@@ -42,7 +42,7 @@ const STYLE: &str = "
     }
 ";
 
-/// The graph as an SVG picture.
+/// The graph as an SVG picture that stands alone.
 ///
 /// `status` holds a word for some of the stages. Words like `hit` and `done` are green, `miss` and `ran`
 /// amber, `failed` red; others are written without a colour. Only the first word counts and is shown; all of
@@ -52,23 +52,88 @@ pub fn svg(graph: &StageGraph, status: &BTreeMap<String, String>) -> String {
         .nodes()
         .map(|(_, node)| {
             let status = status.get(&node.name).map(String::as_str);
+            let title = match status {
+                Some(status) => format!("{} ({}): {status}", node.name, node.kind.name()),
+                None => format!("{} ({})", node.name, node.kind.name()),
+            };
             Label {
                 name: &node.name,
                 kind: node.kind.name(),
-                status,
                 word: status.and_then(|status| status.split([' ', ':', ',']).next()).unwrap_or_default(),
+                tone: tone(status),
+                title,
             }
         })
         .collect();
+    let drawing = draw(graph, &labels);
+    let (width, height) = (drawing.width, drawing.height);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"pipeline\">\n<style>{STYLE}</style>\n<defs>{}</defs>\n<rect class=\"back\" width=\"{width}\" height=\"{height}\"/>\n{}</svg>\n",
+        tip("tip"),
+        drawing.body,
+    )
+}
+
+/// What a box of [`inline_svg`] says beside its name and kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoxWords {
+    /// A word that decides the colour, as in [`svg`].
+    pub tone: String,
+    /// What stands behind the kind.
+    pub status: String,
+    /// What the pointer shows, of several lines.
+    pub title: String,
+}
+
+/// The graph as a part of a page whose style sheet knows the classes `pipeline`, `stage`, `box`, `name`, `kind`, `status`,
+/// `edge` and `tip`, and `good`, `busy` and `bad`. `label` is what it says to those who cannot see it.
+pub fn inline_svg(graph: &StageGraph, words: &BTreeMap<String, BoxWords>, label: &str) -> String {
+    let none = BoxWords::default();
+    let labels: Vec<Label> = graph
+        .nodes()
+        .map(|(_, node)| {
+            let words = words.get(&node.name).unwrap_or(&none);
+            Label {
+                name: &node.name,
+                kind: node.kind.name(),
+                word: &words.status,
+                tone: tone(Some(words.tone.as_str())),
+                title: words.title.clone(),
+            }
+        })
+        .collect();
+    let drawing = draw(graph, &labels);
+    let (width, height) = (drawing.width, drawing.height);
+    format!(
+        "<svg class=\"pipeline\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\"><defs>{}</defs>\n{}</svg>",
+        escape(label),
+        tip("tip"),
+        drawing.body,
+    )
+}
+
+fn tip(id: &str) -> String {
+    format!(
+        "<marker id=\"{id}\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\" markerUnits=\"userSpaceOnUse\"><path class=\"tip\" d=\"M0,0.5 L8,4 L0,7.5 z\"/></marker>"
+    )
+}
+
+/// Edges and boxes, and the room that they take.
+struct Drawing {
+    width: f64,
+    height: f64,
+    body: String,
+}
+
+fn draw(graph: &StageGraph, labels: &[Label<'_>]) -> Drawing {
     let widths: Vec<f64> = labels.iter().map(Label::width).collect();
     let layout = layout(graph, &widths, BOX_HEIGHT);
     let (width, height) = ((layout.width + 2.0 * MARGIN).ceil(), (layout.height + 2.0 * MARGIN).ceil());
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"pipeline\">\n<style>{STYLE}</style>\n<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\" markerUnits=\"userSpaceOnUse\"><path class=\"tip\" d=\"M0,0.5 L8,4 L0,7.5 z\"/></marker></defs>\n<rect class=\"back\" width=\"{width}\" height=\"{height}\"/>\n<g transform=\"translate({MARGIN},{MARGIN})\">\n",
-    );
+    let mut out = format!("<g transform=\"translate({MARGIN},{MARGIN})\">\n");
     let ports = Ports::new(&layout.boxes, &layout.edges);
     for (idx, (from, to, points)) in layout.edges.iter().enumerate() {
         let title = format!("{} → {}", labels[*from].name, labels[*to].name);
+        // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             "<path class=\"edge\" marker-end=\"url(#tip)\" d=\"{}\"><title>{}</title></path>",
@@ -79,15 +144,16 @@ pub fn svg(graph: &StageGraph, status: &BTreeMap<String, String>) -> String {
     for (label, place) in labels.iter().zip(&layout.boxes) {
         label.draw(*place, &mut out);
     }
-    out.push_str("</g>\n</svg>\n");
-    out
+    out.push_str("</g>\n");
+    Drawing { width, height, body: out }
 }
 
 struct Label<'a> {
     name: &'a str,
     kind: &'a str,
-    status: Option<&'a str>,
     word: &'a str,
+    tone: Tone,
+    title: String,
 }
 
 impl Label<'_> {
@@ -101,15 +167,11 @@ impl Label<'_> {
     }
 
     fn draw(&self, place: BoxPlace, out: &mut String) {
-        let class = match tone(self.status) {
+        let class = match self.tone {
             Tone::Good => "stage good",
             Tone::Busy => "stage busy",
             Tone::Bad => "stage bad",
             Tone::Plain => "stage",
-        };
-        let title = match self.status {
-            Some(status) => format!("{} ({}): {status}", self.name, self.kind),
-            None => format!("{} ({})", self.name, self.kind),
         };
         let word = match self.word {
             "" => String::new(),
@@ -118,7 +180,7 @@ impl Label<'_> {
         let _ = writeln!(
             out,
             "<g class=\"{class}\"><title>{title}</title><rect class=\"box\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"9\"/><text class=\"name\" text-anchor=\"middle\" x=\"{cx:.1}\" y=\"{name_y:.1}\">{name}</text><text class=\"kind\" text-anchor=\"middle\" x=\"{cx:.1}\" y=\"{kind_y:.1}\">{kind}{word}</text></g>",
-            title = escape(&title),
+            title = escape(&self.title),
             x = place.x - place.width / 2.0,
             y = place.y - place.height / 2.0,
             width = place.width,

@@ -122,11 +122,12 @@ fn about_steps(learned: Learned, run: &PretrainingSummary) -> Option<String> {
         } else {
             (IMAGENET_STEPS, "ImageNet recipe takes about 250,000 (100 epochs, batch 512)")
         };
-        let times = steps / run.steps.max(1);
+        // Ten times as many is a step that shows something and can still be paid for.
+        let times = (steps / run.steps.max(1)).clamp(2, 10);
         return Some(format!(
-            "Train longer: {} steps were run, the paper’s {recipe}, {} times as many.{}",
+            "Train longer: {} steps were run, the paper’s {recipe}. Try epochs: {}, {times} times as many.{}",
             count(run.steps),
-            count(times.max(2)),
+            u64::from(run.epochs) * times,
             if is_rising { " Nearest-neighbour accuracy was still rising." } else { "" }
         ));
     }

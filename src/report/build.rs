@@ -108,35 +108,35 @@ pub struct DatasetInput {
 /// # Errors
 /// Where parameters cannot be written as JSON.
 pub fn build_summary(inputs: &ReportInputs) -> Result<Summary, serde_json::Error> {
-    let pretraining = inputs.encoder.as_ref().map(pretraining);
     let augmentation = inputs.augmentation.as_ref().map(augmentation).transpose()?;
     let classifiers: Vec<ClassifierSummary> = inputs.classifiers.iter().map(classifier).collect();
     let datasets: Vec<DatasetSummary> = inputs.datasets.iter().map(dataset).collect();
     let ops: Option<Vec<String>> =
         augmentation.as_ref().map(|policy| policy.ops.iter().map(|op| op.name.clone()).collect());
-    let config = inputs.encoder.as_ref().and_then(|encoder| encoder.config.as_ref());
+    let encoders: Vec<&EncoderInput> = inputs.encoder.iter().chain(&inputs.more_encoders).collect();
+    let cells = (encoders.len() > 1)
+        .then(|| PretrainingCells::of(encoders.iter().map(|encoder| pretraining(encoder)).collect(), &classifiers));
+    // What is said of one run is said of the best, or else of the first.
+    let best = cells.as_ref().and_then(|cells| cells.choice.as_ref()?.runs.first()).map_or(0, |best| best.run);
+    let encoder = encoders.get(best).copied();
+    let pretraining = encoder.map(pretraining);
+    let config = encoder.and_then(|encoder| encoder.config.as_ref());
     let advice = AdviceInputs {
         ops: ops.as_deref(),
         predictor_lr_fixed: config.map(|config| config.predictor_lr == PredictorLr::Fixed),
-        projector_output_bn: inputs.encoder.as_ref().map(|encoder| encoder.card.projector.output_bn),
+        projector_output_bn: encoder.map(|encoder| encoder.card.projector.output_bn),
         num_skipped: datasets.iter().map(|dataset| dataset.num_skipped).sum(),
     };
     let collapsed_below = config.map_or(COLLAPSED_BELOW, |config| config.collapse.std_below);
     let verdict = judge(pretraining.as_ref(), &classifiers, collapsed_below, &advice);
     let title = if inputs.title.trim().is_empty() { &inputs.pipeline } else { &inputs.title };
-    let cells: Vec<PretrainingSummary> = match &inputs.encoder {
-        Some(first) if !inputs.more_encoders.is_empty() => {
-            std::iter::once(first).chain(&inputs.more_encoders).map(self::pretraining).collect()
-        }
-        _ => vec![],
-    };
     Ok(Summary {
         format: SUMMARY_FORMAT,
         title: title.clone(),
         pipeline: inputs.pipeline.clone(),
         verdict,
         pretraining,
-        cells: (!cells.is_empty()).then(|| PretrainingCells::of(cells)),
+        cells,
         augmentation,
         label_efficiency: label_efficiency(&classifiers),
         embedding_map: inputs.embeddings.as_ref().and_then(|embeddings| {
@@ -150,7 +150,7 @@ pub fn build_summary(inputs: &ReportInputs) -> Result<Summary, serde_json::Error
         provenance: Provenance {
             version: inputs.version.clone(),
             artifacts: inputs.artifacts.clone(),
-            pretraining: inputs.encoder.as_ref().map(pretraining_parameters).transpose()?,
+            pretraining: encoder.map(pretraining_parameters).transpose()?,
             augmentation: inputs.augmentation.as_ref().map(|a| serde_json::to_value(&a.policy)).transpose()?,
         },
     })

@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    choice::{MatrixChoice, matrix_choice},
     html::Figure,
     line_chart::{LineChart, Series},
-    summary::{CurvePoint, PretrainingSummary},
+    summary::{ClassifierSummary, CurvePoint, PretrainingSummary},
     text::{number, percent},
 };
 
@@ -23,6 +24,9 @@ pub struct PretrainingCells {
     /// Last kNN accuracy, if all have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_knn_top1: Option<Spread>,
+    /// Which to choose, if classifiers judged each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<MatrixChoice>,
 }
 
 /// A figure of several runs.
@@ -37,7 +41,7 @@ pub struct Spread {
 
 impl Spread {
     /// Of two or more values.
-    fn of(values: &[f64]) -> Self {
+    pub(super) fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
@@ -46,14 +50,15 @@ impl Spread {
 }
 
 impl PretrainingCells {
-    /// Of two or more runs.
-    pub(super) fn of(runs: Vec<PretrainingSummary>) -> Self {
+    /// Of two or more runs, and what classifiers make of them.
+    pub(super) fn of(runs: Vec<PretrainingSummary>, classifiers: &[ClassifierSummary]) -> Self {
         let spread = |pick: fn(&PretrainingSummary) -> f64| Spread::of(&runs.iter().map(pick).collect::<Vec<_>>());
         let knn: Option<Vec<f64>> = runs.iter().map(|run| run.final_knn_top1).collect();
         Self {
             final_loss: spread(|run| run.final_loss),
             final_embedding_std_ratio: spread(|run| run.final_embedding_std_ratio),
             final_knn_top1: knn.map(|values| Spread::of(&values)),
+            choice: matrix_choice(&runs, classifiers),
             runs,
         }
     }

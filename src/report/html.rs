@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     bar_chart::{Bar, render_bars},
     cells::PretrainingCells,
+    choice::cell_of,
     label_chart::render_label_chart,
     line_chart::{LineChart, RenderedChart, Series},
     map_chart::{LegendEntry, Projection, legend, render_map},
@@ -45,7 +46,7 @@ pub struct Pictures {
 #[derive(Serialize)]
 pub(super) struct Figure<'a> {
     title: &'static str,
-    note: &'static str,
+    note: &'a str,
     last: String,
     svg: Value,
     legend: Vec<&'a str>,
@@ -53,12 +54,7 @@ pub(super) struct Figure<'a> {
 
 impl<'a> Figure<'a> {
     /// Nothing where the chart has no points.
-    pub(super) fn new(
-        title: &'static str,
-        note: &'static str,
-        legend: Vec<&'a str>,
-        chart: &LineChart<'_>,
-    ) -> Option<Self> {
+    pub(super) fn new(title: &'static str, note: &'a str, legend: Vec<&'a str>, chart: &LineChart<'_>) -> Option<Self> {
         let RenderedChart { svg, last } = chart.render()?;
         Some(Self { title, note, last, svg: Value::from_safe_string(svg), legend })
     }
@@ -103,7 +99,7 @@ pub fn render_html(summary: &Summary, pictures: &Pictures) -> Result<String, Rep
     let lead = lead_classifier(&summary.classifiers);
     let lead_idx = summary.classifiers.iter().position(|classifier| lead.is_some_and(|l| std::ptr::eq(l, classifier)));
     let mut classifiers: Vec<ClassifierView<'_>> =
-        summary.classifiers.iter().enumerate().map(|(idx, classifier)| classifier_view(idx, classifier)).collect();
+        summary.classifiers.iter().enumerate().map(|(idx, _)| classifier_view(idx, &summary.classifiers)).collect();
     // The one that speaks for the features stands first, the others keep their order.
     if let Some(idx) = lead_idx {
         let first = classifiers.remove(idx);
@@ -127,7 +123,8 @@ pub fn render_html(summary: &Summary, pictures: &Pictures) -> Result<String, Rep
     });
     let neighbours: Vec<Vec<Value>> =
         pictures.neighbours.iter().map(|row| row.iter().map(|jpeg| data_uri(jpeg)).collect()).collect();
-    let parallel = summary.cells.as_ref().and_then(|cells| render_parallel("chart-parallel", &cells.runs));
+    let parallel =
+        summary.cells.as_ref().and_then(|cells| render_parallel("chart-parallel", &cells.runs, cells.choice.as_ref()));
     let page = environment.get_template("report.html")?.render(context! {
         summary => plain(summary),
         classifiers => plain(&classifiers),
@@ -149,11 +146,11 @@ pub fn render_html(summary: &Summary, pictures: &Pictures) -> Result<String, Rep
     Ok(page)
 }
 
-fn plain<T: Serialize>(value: T) -> Value {
+pub(super) fn plain<T: Serialize>(value: T) -> Value {
     Value::from(Serde(value))
 }
 
-fn environment() -> Result<Environment<'static>, ReportError> {
+pub(super) fn environment() -> Result<Environment<'static>, ReportError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
@@ -175,12 +172,24 @@ fn environment() -> Result<Environment<'static>, ReportError> {
     environment.add_filter("short", |word: &str, max: usize| shortened(word, max));
     environment.add_filter("pretty", |value: Value| {
         serde_json::to_string_pretty(&value)
+            .map(|text| block(&text))
             .map_err(|error| minijinja::Error::new(minijinja::ErrorKind::BadSerialization, error.to_string()))
     });
+    environment.add_filter("block", |text: &str| block(text));
     // One file of macros in front of the page, since the library is built without includes.
     let page = concat!(include_str!("templates/classifier.html"), include_str!("templates/report.html"));
     environment.add_template("report.html", page)?;
+    environment.add_template("run.html", include_str!("templates/run.html"))?;
+    environment.add_template(
+        "figure.html",
+        concat!(include_str!("templates/classifier.html"), "{{ chart_figure(figure) }}"),
+    )?;
     Ok(environment)
+}
+
+/// Text of several lines: their ends stay, all else that could hide is shown.
+fn block(text: &str) -> Value {
+    Value::from_safe_string(text.lines().map(text::escape).collect::<Vec<_>>().join("\n"))
 }
 
 fn figures(run: &PretrainingSummary) -> Vec<Figure<'static>> {
@@ -261,12 +270,20 @@ fn spread_epochs(curve: &[CurvePoint]) -> Vec<&CurvePoint> {
     (0..EPOCH_ROWS).map(|idx| &curve[idx * (curve.len() - 1) / (EPOCH_ROWS - 1)]).collect()
 }
 
-fn classifier_view(idx: usize, classifier: &ClassifierSummary) -> ClassifierView<'_> {
-    let label = if classifier.label_fraction < 1.0 {
-        format!("{}, {} of the labels", label_of(&classifier.protocol), short_percent(classifier.label_fraction))
-    } else {
-        label_of(&classifier.protocol)
+fn classifier_view(idx: usize, classifiers: &[ClassifierSummary]) -> ClassifierView<'_> {
+    let classifier = &classifiers[idx];
+    let plain_label = |classifier: &ClassifierSummary| {
+        if classifier.label_fraction < 1.0 {
+            format!("{}, {} of the labels", label_of(&classifier.protocol), short_percent(classifier.label_fraction))
+        } else {
+            label_of(&classifier.protocol)
+        }
     };
+    let mut label = plain_label(classifier);
+    // Where several would be called the same, such as the cells of a matrix, what tells them apart is said, too.
+    if classifiers.iter().filter(|other| plain_label(other) == label).count() > 1 {
+        label = format!("{label}, {}", cell_of(&classifier.stage).unwrap_or(&classifier.stage));
+    }
     let bars: Vec<Bar> = classifier
         .scores
         .iter()

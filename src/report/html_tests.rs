@@ -26,6 +26,12 @@ fn hostile_titles_are_text() {
 }
 
 #[test]
+fn lines_of_parameters_stay_lines() {
+    let text = block("{\n  \"a\": \"</pre>\u{202e}\"\n}").to_string();
+    assert_eq!(text, "{\n  &quot;a&quot;: &quot;&lt;/pre&gt;\\u{202e}&quot;\n}");
+}
+
+#[test]
 fn long_trainings_have_a_short_table() {
     let curve: Vec<CurvePoint> = (1..=800)
         .map(|epoch| CurvePoint {

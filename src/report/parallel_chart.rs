@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
+    choice::{MatrixChoice, parameters},
     summary::PretrainingSummary,
     svg::{coordinate, path},
     text::{escape, number, percent, shortened},
@@ -13,6 +14,8 @@ const HEIGHT: f64 = 300.0;
 const SIDE: f64 = 70.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 26.0;
+/// Axes for classifiers, at most.
+const MAX_JUDGES: usize = 3;
 
 /// An axis: its name, where each run meets it from 0 (below) to 1, and what stands at which height.
 struct ParallelAxis {
@@ -22,14 +25,25 @@ struct ParallelAxis {
 }
 
 /// The chart, or nothing where the names of the runs hold no parameters.
-pub fn render_parallel(id: &str, runs: &[PretrainingSummary]) -> Option<String> {
+pub fn render_parallel(id: &str, runs: &[PretrainingSummary], choice: Option<&MatrixChoice>) -> Option<String> {
     let mut axes = parameter_axes(runs);
     if axes.is_empty() || runs.len() < 2 {
         return None;
     }
-    axes.extend(figure_axis("loss", runs, |run| Some(run.final_loss), |value| number(value, 3)));
-    axes.extend(figure_axis("spread", runs, |run| Some(run.final_embedding_std_ratio), |value| number(value, 2)));
-    axes.extend(figure_axis("kNN top-1", runs, |run| run.final_knn_top1, percent));
+    let of = |pick: fn(&PretrainingSummary) -> Option<f64>| -> Vec<Option<f64>> { runs.iter().map(pick).collect() };
+    axes.extend(figure_axis("loss", &of(|run| Some(run.final_loss)), number));
+    let spread = of(|run| Some(run.final_embedding_std_ratio));
+    axes.extend(figure_axis("spread", &spread, number));
+    axes.extend(figure_axis("kNN in training", &of(|run| run.final_knn_top1), |value, _| percent(value)));
+    // What is chosen by stands at the end, where the eye arrives.
+    let judged = choice.map_or(&[][..], |choice| &choice.classifiers[..choice.classifiers.len().min(MAX_JUDGES)]);
+    for (column, name) in judged.iter().enumerate().rev() {
+        let mut values = vec![None; runs.len()];
+        for run in choice.iter().flat_map(|choice| &choice.runs) {
+            values[run.run] = run.top1.get(column).copied();
+        }
+        axes.extend(figure_axis(&format!("{name} top-1"), &values, |value, _| percent(value)));
+    }
     let x = |idx: usize| SIDE + (WIDTH - 2.0 * SIDE) * idx as f64 / (axes.len() - 1).max(1) as f64;
     let y = |place: f64| HEIGHT - BOTTOM - place * (HEIGHT - TOP - BOTTOM);
 
@@ -45,11 +59,16 @@ pub fn render_parallel(id: &str, runs: &[PretrainingSummary]) -> Option<String> 
     for (idx, run) in runs.iter().enumerate() {
         let line = path(axes.iter().enumerate().map(|(axis_idx, axis)| (x(axis_idx), y(axis.places[idx]))));
         let knn = run.final_knn_top1.map_or(String::new(), |top1| format!(" · kNN top-1 {}", percent(top1)));
+        let judged = choice.and_then(|choice| {
+            let run = choice.runs.iter().find(|judged| judged.run == idx)?;
+            Some(format!(" · {} top-1 {}", choice.classifiers.first()?, percent(*run.top1.first()?)))
+        });
         let words = format!(
-            "{} · loss {} · spread {}{knn}",
+            "{} · loss {} · spread {}{knn}{}",
             run.stage,
             number(run.final_loss, 3),
-            number(run.final_embedding_std_ratio, 2)
+            number(run.final_embedding_std_ratio, 2),
+            judged.unwrap_or_default()
         );
         let _ = write!(
             svg,
@@ -114,31 +133,24 @@ fn parameter_axes(runs: &[PretrainingSummary]) -> Vec<ParallelAxis> {
         .collect()
 }
 
-fn parameters(stage: &str) -> BTreeMap<&str, &str> {
-    let cell = stage.split_once('@').map_or("", |(_, cell)| cell);
-    cell.split(',').filter_map(|pair| pair.split_once('=')).collect()
-}
-
 /// Nothing where a run lacks the figure.
-fn figure_axis(
-    name: &str,
-    runs: &[PretrainingSummary],
-    pick: fn(&PretrainingSummary) -> Option<f64>,
-    spell: fn(f64) -> String,
-) -> Option<ParallelAxis> {
-    let values: Vec<f64> = runs.iter().map(|run| pick(run).filter(|value| value.is_finite())).collect::<Option<_>>()?;
+fn figure_axis(name: &str, values: &[Option<f64>], spell: fn(f64, usize) -> String) -> Option<ParallelAxis> {
+    let values: Vec<f64> = values.iter().map(|value| value.filter(|value| value.is_finite())).collect::<Option<_>>()?;
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
     let width = high - low;
     let place = |value: f64| if width > 0.0 { (value - low) / width } else { 0.5 };
+    // As many decimals as tell the ends apart.
+    let decimals = if width > 0.0 { (1.0 - width.log10().floor()).clamp(2.0, 6.0) as usize } else { 2 };
+    let spell = |value| spell(value, decimals);
     let labels = if width > 0.0 { vec![(0.0, spell(low)), (1.0, spell(high))] } else { vec![(0.5, spell(low))] };
     Some(ParallelAxis { name: name.to_owned(), places: values.into_iter().map(place).collect(), labels })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn run(stage: &str, final_loss: f64) -> PretrainingSummary {
+    pub(in super::super) fn run(stage: &str, final_loss: f64) -> PretrainingSummary {
         PretrainingSummary {
             stage: stage.into(),
             backbone: String::new(),
@@ -166,18 +178,18 @@ mod tests {
         let axes = parameter_axes(&runs);
         assert_eq!(axes.iter().map(|axis| axis.name.as_str()).collect::<Vec<_>>(), ["lr", "seed"], "size is the same");
         assert_eq!(axes[0].places, [1.0, 0.0], "by value, not by spelling");
-        let svg = render_parallel("p", &runs).unwrap();
+        let svg = render_parallel("p", &runs, None).unwrap();
         assert_eq!(svg.matches("<g class=\"run").count(), 2);
         assert_eq!(svg.matches("class=\"upright\"").count(), 4);
-        assert!(!svg.contains("kNN top-1"), "no run has it");
+        assert!(!svg.contains("kNN in training"), "no run has it");
     }
 
     #[test]
     fn runs_without_parameters_have_no_chart() {
-        assert_eq!(render_parallel("p", &[run("a", 0.0), run("b", 0.0)]), None);
-        assert_eq!(render_parallel("p", &[run("a@lr=1", 0.0)]), None);
+        assert_eq!(render_parallel("p", &[run("a", 0.0), run("b", 0.0)], None), None);
+        assert_eq!(render_parallel("p", &[run("a@lr=1", 0.0)], None), None);
         let odd = [run("a@<x>=\"1\"", f64::NAN), run("a@<x>=2", 0.0)];
-        let svg = render_parallel("p", &odd).unwrap();
+        let svg = render_parallel("p", &odd, None).unwrap();
         assert!(svg.contains("&lt;x&gt;") && !svg.contains("<x>"));
     }
 }

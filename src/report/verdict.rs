@@ -6,6 +6,7 @@
 
 use super::{
     advice::{AdviceInputs, advise},
+    choice::cell_of,
     summary::{
         ClassifierSummary, CollapseState, Comparison, Learned, PretrainingSummary, RepresentationScores, Verdict,
     },
@@ -67,8 +68,8 @@ fn learned_by(classifier: &ClassifierSummary) -> Learned {
 
 /// Whether the frozen protocols together say that pretraining gave something.
 pub fn learned(classifiers: &[ClassifierSummary]) -> Learned {
-    let answers: Vec<Learned> = classifiers
-        .iter()
+    let answers: Vec<Learned> = of_lead_cell(classifiers)
+        .into_iter()
         .filter(|classifier| classifier.is_frozen())
         .map(learned_by)
         .filter(|answer| *answer != Learned::Unknown)
@@ -78,12 +79,42 @@ pub fn learned(classifiers: &[ClassifierSummary]) -> Learned {
     if best == Learned::Clearly && answers.contains(&Learned::No) { Learned::Perhaps } else { best }
 }
 
-/// The frozen protocol that speaks for the features: the linear probe with the most labels, else the first.
+/// A stage's name without its cell.
+fn base_of(stage: &str) -> &str {
+    stage.split('@').next().unwrap_or(stage)
+}
+
+/// The classifiers that the verdict is about: of a matrix those of the lead's cell, and those of no cell.
+pub(super) fn of_lead_cell(classifiers: &[ClassifierSummary]) -> Vec<&ClassifierSummary> {
+    let cell = lead_classifier(classifiers).and_then(|lead| cell_of(&lead.stage));
+    let is_meant = |classifier: &&ClassifierSummary| match (cell, cell_of(&classifier.stage)) {
+        (Some(cell), Some(other)) => cell == other,
+        _ => true,
+    };
+    classifiers.iter().filter(is_meant).collect()
+}
+
+/// The cells of the lead's stage, the lead among them.
+fn cells_of<'a>(lead: &ClassifierSummary, classifiers: &'a [ClassifierSummary]) -> Vec<&'a ClassifierSummary> {
+    let base = base_of(&lead.stage);
+    classifiers.iter().filter(|other| cell_of(&other.stage).is_some() && base_of(&other.stage) == base).collect()
+}
+
+/// The frozen protocol that speaks for the features: the linear probe with the most labels, else the first; of the
+/// cells of a matrix the best.
 pub fn lead_classifier(classifiers: &[ClassifierSummary]) -> Option<&ClassifierSummary> {
     let mut lead: Option<&ClassifierSummary> = None;
+    let is_better_cell = |one: &ClassifierSummary, other: &ClassifierSummary| {
+        let top1 = |classifier: &ClassifierSummary| classifier.main().map_or(0.0, |scores| scores.top1);
+        let is_cell = cell_of(&one.stage).is_some() && base_of(&one.stage) == base_of(&other.stage);
+        is_cell && top1(one) > top1(other)
+    };
     for classifier in classifiers {
         let rank = |c: &ClassifierSummary| (c.is_frozen(), c.protocol == "linear_probe", c.num_train);
-        if lead.is_none_or(|lead| rank(classifier) > rank(lead)) {
+        let is_above = |lead: &ClassifierSummary| {
+            rank(classifier) > rank(lead) || (rank(classifier) == rank(lead) && is_better_cell(classifier, lead))
+        };
+        if lead.is_none_or(is_above) {
             lead = Some(classifier);
         }
     }
@@ -101,10 +132,11 @@ pub fn judge(
         .map_or(CollapseState::Unknown, |run| collapse_state(run.final_embedding_std_ratio, collapsed_below));
     let learned = learned(classifiers);
     let lead = lead_classifier(classifiers).filter(|classifier| classifier.is_frozen());
+    let num_cells = lead.map_or(0, |lead| cells_of(lead, classifiers).len());
     Verdict {
         learned,
         collapse,
-        headline: headline(learned, collapse, lead, pretraining),
+        headline: headline(learned, collapse, lead, num_cells, pretraining),
         findings: findings(pretraining, classifiers, collapse),
         advice: advise(learned, collapse, pretraining, classifiers, advice),
     }
@@ -118,8 +150,13 @@ fn headline(
     learned: Learned,
     collapse: CollapseState,
     lead: Option<&ClassifierSummary>,
+    num_cells: usize,
     pretraining: Option<&PretrainingSummary>,
 ) -> String {
+    let protocol_words = |lead: &ClassifierSummary| match cell_of(&lead.stage) {
+        Some(cell) if num_cells > 1 => format!("{}, best of {num_cells} runs: {cell}", protocol_words(lead)),
+        _ => protocol_words(lead),
+    };
     let score = lead.and_then(|lead| Some((lead, lead.main()?)));
     if collapse == CollapseState::Collapsed {
         return match learned {
@@ -192,7 +229,8 @@ fn findings(
     // The one that the headline speaks of comes first.
     let lead = lead_classifier(classifiers);
     let is_lead = |classifier: &ClassifierSummary| lead.is_some_and(|lead| std::ptr::eq(lead, classifier));
-    let (first, others): (Vec<_>, Vec<_>) = classifiers.iter().partition(|classifier| is_lead(classifier));
+    let (first, others): (Vec<_>, Vec<_>) =
+        of_lead_cell(classifiers).into_iter().partition(|classifier| is_lead(classifier));
     for classifier in first.into_iter().chain(others).filter(|classifier| classifier.is_frozen()) {
         if !classifier.comparisons.is_empty() {
             findings.push(compare_words(classifier));
@@ -205,7 +243,8 @@ fn findings(
             ));
         }
     }
-    findings.extend(transfer_words(classifiers));
+    findings.extend(lead.and_then(|lead| cells_words(&cells_of(lead, classifiers))));
+    findings.extend(transfer_words(&of_lead_cell(classifiers)));
     let Some(run) = pretraining else { return findings };
     let ratio = number(run.final_embedding_std_ratio, 2);
     findings.push(match collapse {
@@ -276,8 +315,36 @@ fn compare_words(classifier: &ClassifierSummary) -> String {
     )
 }
 
+/// What all cells of a matrix reach, and what the choice of the best is worth.
+fn cells_words(cells: &[&ClassifierSummary]) -> Option<String> {
+    let top1: Vec<f64> = cells.iter().filter_map(|cell| Some(cell.main()?.top1)).collect();
+    if top1.len() < 2 {
+        return None;
+    }
+    let (low, high) = top1.iter().fold((1.0_f64, 0.0_f64), |(low, high), &value| (low.min(value), high.max(value)));
+    let judged: Vec<Learned> =
+        cells.iter().map(|cell| learned_by(cell)).filter(|answer| *answer != Learned::Unknown).collect();
+    let clear = judged.iter().filter(|answer| **answer == Learned::Clearly).count();
+    let of_baselines = if judged.is_empty() {
+        String::new()
+    } else {
+        let those = match clear {
+            0 => "none is".to_owned(),
+            1 => "one is".to_owned(),
+            clear => format!("{clear} are"),
+        };
+        format!("; {those} clearly above every baseline")
+    };
+    Some(format!(
+        "The {} runs reach {} to {}{of_baselines}. The best was chosen on the images that judge it, which flatters it.",
+        top1.len(),
+        percent(low),
+        percent(high)
+    ))
+}
+
 /// Fine-tuning against training from scratch, where both used the same share of the labels.
-fn transfer_words(classifiers: &[ClassifierSummary]) -> Vec<String> {
+fn transfer_words(classifiers: &[&ClassifierSummary]) -> Vec<String> {
     let of = |protocol: &'static str| classifiers.iter().filter(move |c| c.protocol == protocol);
     let mut words = vec![];
     for tuned in of("fine_tune") {
@@ -306,4 +373,4 @@ fn transfer_words(classifiers: &[ClassifierSummary]) -> Vec<String> {
 
 #[cfg(test)]
 #[path = "verdict_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::report::summary::CurvePoint;
 
-fn scores(representation: &str, top1: f64, half: f64) -> RepresentationScores {
+pub(in super::super) fn scores(representation: &str, top1: f64, half: f64) -> RepresentationScores {
     RepresentationScores {
         representation: representation.into(),
         top1,
@@ -13,7 +13,7 @@ fn scores(representation: &str, top1: f64, half: f64) -> RepresentationScores {
     }
 }
 
-fn classifier(protocol: &str, scores: Vec<RepresentationScores>) -> ClassifierSummary {
+pub(in super::super) fn classifier(protocol: &str, scores: Vec<RepresentationScores>) -> ClassifierSummary {
     ClassifierSummary {
         stage: protocol.into(),
         protocol: protocol.into(),
@@ -294,4 +294,16 @@ fn the_probe_with_the_most_labels_leads() {
 fn the_interval_of_a_difference_adds_in_squares() {
     let both = compare(&[scores("pretrained", 0.8, 0.03), scores("untrained", 0.7, 0.04)]);
     assert!((both[0].interval[0] - 0.05).abs() < 1e-12 && (both[0].interval[1] - 0.15).abs() < 1e-12);
+}
+
+#[test]
+fn of_a_matrix_the_best_run_speaks_and_the_others_are_counted() {
+    let cell = |lr: &str, top1: f64| ClassifierSummary { stage: format!("probe@lr={lr}"), ..probe(top1, 0.6, 0.5) };
+    let verdict = judged(None, &[cell("0.1", 0.4), cell("0.2", 0.8), cell("0.3", 0.61)]);
+    // The bad rate leaves no doubt about the good one.
+    assert_eq!(verdict.learned, Learned::Clearly);
+    assert!(verdict.headline.contains("80.0") && verdict.headline.contains("best of 3 runs: lr=0.2"), "{verdict:?}");
+    assert!(says(&verdict.findings, "The 3 runs reach 40.0"));
+    assert!(says(&verdict.findings, "one is clearly above every baseline"));
+    assert_eq!(verdict.findings.iter().filter(|line| line.contains("600 test images")).count(), 1, "{verdict:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Mutex, OnceLock},
     time::Instant,
 };
@@ -12,8 +13,9 @@ use super::{
     forecaster::Forecaster,
     links,
     planner::Planner,
+    run_page::{self, Moment},
     runner_error::{StageFailure, chain},
-    stage_run::Walk,
+    stage_run::{Done, Walk},
 };
 use crate::{
     cache::{
@@ -165,8 +167,9 @@ impl Runner<'_> {
             let stays = pipeline.stage(name).is_some();
             if !stays {
                 // Of stages that this pipeline had: another file may give its pipeline the same name.
-                let removed = links::remove_link(self.project, &pipeline.name, name);
-                self.warn_if(removed.map(drop), "the link of a stage that is no longer there was not removed");
+                let removed = links::remove_link(self.project, &pipeline.name, name)
+                    .and_then(|_| run_page::remove(self.project, &pipeline.name, name));
+                self.warn_if(removed, "the link of a stage that is no longer there was not removed");
             }
             stays
         });
@@ -177,7 +180,8 @@ impl Runner<'_> {
         let record = self.record(pipeline, began, seconds, outcome, &stages, &failures);
         self.warn_if(record.append(self.store.layout()), "the run is missing in the history");
 
-        self.finish(pipeline, &stages, seconds, outcome);
+        let report = self.report_page(pipeline, &done, &Moment { began, seconds });
+        self.finish(pipeline, &stages, seconds, outcome, report);
         match (outcome, self.cancel.signal()) {
             (Outcome::Cancelled, Some(signal)) => Err(RunnerError::Cancelled { signal }),
             (Outcome::Done, _) => Ok(RunSummary { stages, seconds }),
@@ -222,16 +226,44 @@ impl Runner<'_> {
         }
     }
 
-    fn finish(&self, pipeline: &Pipeline, stages: &[StageSummary], seconds: f64, outcome: Outcome) {
+    /// Brings the pages of the reports up to date that were made or restored, and returns the last of them: a page of
+    /// an earlier run is not what this one led to.
+    fn report_page(&self, pipeline: &Pipeline, done: &Done, moment: &Moment) -> Option<PathBuf> {
+        let mut last = None;
+        for stage in pipeline.stages.iter().filter(|stage| stage.kind().output() == ArtifactKind::Report) {
+            if !done.contains_key(&stage.name) {
+                continue;
+            }
+            let in_artifact = self.project.run_link(&pipeline.name, &stage.name).join("report.html");
+            let page = match run_page::update(self.project, self.store, pipeline, stage, done, moment) {
+                Ok(Some((path, aside))) => {
+                    if let Some(aside) = aside {
+                        let (page, aside) = (self.project.display(&path), self.project.display(&aside));
+                        let message = format!("`{page}` was changed by somebody; that copy is now at `{aside}`");
+                        self.observer.on_event(&RunEvent::Warning { message });
+                    }
+                    path
+                }
+                Ok(None) => in_artifact,
+                Err(error) => {
+                    self.warn_if(Err(error), "the page of the run was not written");
+                    in_artifact
+                }
+            };
+            last = Some(page).filter(|path| path.exists()).or(last);
+        }
+        last
+    }
+
+    fn finish(
+        &self,
+        pipeline: &Pipeline,
+        stages: &[StageSummary],
+        seconds: f64,
+        outcome: Outcome,
+        report: Option<PathBuf>,
+    ) {
         let restored: Vec<_> = stages.iter().filter(|stage| stage.action == Action::Restored).collect();
-        let report = pipeline
-            .stages
-            .iter()
-            .filter(|stage| stage.kind().output() == ArtifactKind::Report)
-            // A page of an earlier run is not what this one led to.
-            .rfind(|stage| stages.iter().any(|done| done.stage == stage.name))
-            .map(|stage| self.project.run_link(&pipeline.name, &stage.name).join("report.html"))
-            .filter(|path| path.exists());
         self.observer.on_event(&RunEvent::RunFinished {
             pipeline: pipeline.name.clone(),
             outcome,

@@ -5,6 +5,7 @@
 //! pipeline.yaml        the pipeline file as it is
 //! resolved.yaml        the exported stages with every parameter written out: a pipeline that loads again
 //! provenance.json      fingerprints, digests, figures; who made what, when, where, with which commit
+//! report.html          of a report: its page with graph, times and throughput
 //! artifacts/<stage>/   the artifact and each of its ancestors
 //! SHA256SUMS, B3SUMS   checksums of every other file
 //! ```
@@ -18,7 +19,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{RunOptions, Runner, RunnerError, Selection, Verdict, event::Metrics};
+use super::{
+    RunOptions, Runner, RunnerError, Selection, Verdict,
+    event::Metrics,
+    run_page::{self, PageStage},
+};
 use crate::{
     cache::{CacheEntry, CacheError, Provenance, artifact::MANIFEST},
     config::{Pipeline, Stage, resolved::render_resolved_pipeline},
@@ -40,6 +45,7 @@ const RESOLVED: &str = "resolved.yaml";
 const PROVENANCE: &str = "provenance.json";
 const ARTIFACTS: &str = "artifacts";
 const README: &str = "README.md";
+const REPORT: &str = "report.html";
 
 /// How files leave the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,12 +146,18 @@ impl Runner<'_> {
         let mut record = serde_json::to_vec_pretty(&record)
             .map_err(|error| CacheError::Damaged { path: folder.join(PROVENANCE), message: error.to_string() })?;
         record.push(b'\n');
+        let page_stages: Vec<PageStage<'_>> = entries
+            .iter()
+            .map(|(stage, fingerprint, entry)| PageStage { stage, fingerprint: *fingerprint, entry, action: None })
+            .collect();
+        let page = run_page::render_exported(self.store, pipeline, &page_stages)?;
         let texts = [
             (PIPELINE, files::read(&pipeline.path)?),
             (RESOLVED, render_resolved_pipeline(pipeline, &names)?.into_bytes()),
             (PROVENANCE, record),
-            (README, readme(pipeline, stage).into_bytes()),
+            (README, readme(pipeline, stage, page.is_some()).into_bytes()),
         ];
+        let texts = texts.into_iter().chain(page.map(|page| (REPORT, page.into_bytes())));
         for (name, text) in texts {
             let path = temp.path().join(name);
             files::write_new(&path, &text)?;
@@ -264,11 +276,12 @@ fn write_sums(folder: &Path, sums: &BTreeMap<String, FileSums>) -> Result<(), Ru
     Ok(())
 }
 
-fn readme(pipeline: &Pipeline, stage: &str) -> String {
+fn readme(pipeline: &Pipeline, stage: &str, has_page: bool) -> String {
+    let page = if has_page { format!("- `{REPORT}` is the page to open.\n") } else { String::new() };
     format!(
         "# `{stage}` of `{name}`, with all that it was made from\n\n\
          Written by simsiam-pipe {version}.\n\n\
-         - `{ARTIFACTS}/{stage}/` is the artifact; beside it is each stage that it depends on.\n\
+         {page}- `{ARTIFACTS}/{stage}/` is the artifact; beside it is each stage that it depends on.\n\
          - `{RESOLVED}` is the pipeline of these stages with every parameter written out, `{PIPELINE}` the file as \
          it was written.\n\
          - `{PROVENANCE}` says who made what, when and where.\n\n\

@@ -21,6 +21,7 @@ pub mod past_runs;
 pub mod plan;
 pub mod planner;
 mod reporter;
+mod run_page;
 pub mod runner_error;
 pub mod selection;
 mod stage_run;

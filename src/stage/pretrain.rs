@@ -23,8 +23,9 @@ use crate::{
     },
     sys,
     train::{
-        EncoderCard, EpochRecord, Preprocessing, PretrainConfig, TrainError,
+        EncoderCard, EpochRecord, EpochTime, Preprocessing, PretrainConfig, TrainError,
         encoder_card::{CARD_FILE, ENCODER_FORMAT, WEIGHTS_FILE},
+        history::TIMES_FILE,
         pretrain::{Batch, BatchSource, Pretrained, StepProgress, TrainHost, pretrain},
         schedule::linear_scaled_lr,
         tensorboard::{EventWriter, event_file_name},
@@ -246,16 +247,6 @@ struct Host<'a> {
     last: Option<StepProgress>,
 }
 
-/// One line of `logs/times.jsonl`.
-#[derive(Serialize)]
-struct EpochTime {
-    epoch: u32,
-    seconds: f64,
-    images_per_second: f64,
-    /// Of the seconds, those in which the network waited for views.
-    waited_for_data: f64,
-}
-
 /// Width and height in pixels, and the PNG file.
 type ContactSheet = ([u32; 2], Vec<u8>);
 
@@ -315,7 +306,7 @@ impl<'a> Host<'a> {
         let time = EpochTime { epoch: record.epoch, seconds, images_per_second, waited_for_data };
         self.times.extend(json_line(&time)?);
         let wait_share = waited_for_data / seconds.max(1e-9);
-        files::write_atomic(&self.ctx.out_dir.join("logs/times.jsonl"), &self.times)?;
+        files::write_atomic(&self.ctx.out_dir.join(TIMES_FILE), &self.times)?;
         let mut figures = vec![
             ("train/loss", record.loss),
             ("train/embedding_std_ratio", record.embedding_std_ratio),

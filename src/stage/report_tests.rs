@@ -89,7 +89,7 @@ fn everything_that_was_given_is_on_the_page() {
         assert!(rendered.html.contains(words), "{words}");
     }
     assert!(rendered.outcome.metrics["probe/gain_over_untrained"] > 0.1);
-    assert!(rendered.markdown.contains("| Linear probe (`probe`) | 1,800 | 80.2 %"), "{}", rendered.markdown);
+    assert!(rendered.markdown.contains("| Linear probe (`probe`) | 80.2 % ("), "{}", rendered.markdown);
 }
 
 #[test]

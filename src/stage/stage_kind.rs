@@ -177,10 +177,12 @@ impl StageKind {
         match self {
             // pretrain and fit, 3: minimal filtering with stride 2; how images were resized is recorded. 2: both views in
             // one pass, other kernels; the probe records its penalty.
-            // ingest, 4: names lie in the table. 3: pixels lie in more and smaller files; the background of transparency is recorded.
-            // report, 3: t-SNE, thumbnails, neighbours, duplicates. 2: several pretrainings and label efficiency.
-            Self::Ingest => 4,
-            Self::Pretrain | Self::Fit | Self::Report => 3,
+            // ingest, 4: names lie in the table. 3: pixels lie in more and smaller files; the background of transparency
+            // is recorded.
+            // report, 4: marks for the run, print, the summary in Markdown. 3: t-SNE, thumbnails, neighbours,
+            // duplicates. 2: several pretrainings and label efficiency.
+            Self::Ingest | Self::Report => 4,
+            Self::Pretrain | Self::Fit => 3,
             // 2: how images were resized is recorded; embeddings come with thumbnails and their spread is summed in
             // another order.
             Self::Extract => 2,

@@ -24,3 +24,19 @@ pub struct EpochRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knn_top1: Option<f64>,
 }
+
+/// Where a pretraining leaves its [`EpochTime`]s, one a line.
+pub const TIMES_FILE: &str = "logs/times.jsonl";
+
+/// How long an epoch took: no content, since it says nothing of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochTime {
+    /// From 1.
+    pub epoch: u32,
+    /// How long it took.
+    pub seconds: f64,
+    /// Images a second.
+    pub images_per_second: f64,
+    /// Of the seconds, those in which the network waited for views.
+    pub waited_for_data: f64,
+}

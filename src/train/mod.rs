@@ -20,6 +20,6 @@ pub mod train_error;
 mod winograd_curve_tests;
 
 pub use encoder_card::{EncoderCard, Preprocessing};
-pub use history::EpochRecord;
+pub use history::{EpochRecord, EpochTime};
 pub use train_config::PretrainConfig;
 pub use train_error::TrainError;

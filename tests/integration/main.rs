@@ -18,6 +18,7 @@ mod isolate;
 mod json;
 mod matrix;
 mod models;
+mod page;
 mod predict;
 mod resume;
 mod run;

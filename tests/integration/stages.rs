@@ -188,7 +188,7 @@ fn what_never_ran_is_estimated_by_shapes_and_later_by_runs() {
 #[test]
 fn artifacts_hold_the_files_that_are_promised() {
     let project = tiny();
-    project.call(&["run"]).ok().says("report: runs/tiny/report/report.html");
+    project.call(&["run"]).ok().says("report: runs/tiny/report.html");
     let without_report = project.call(&["run", "--stage", "probe"]).ok();
     assert!(!without_report.stderr.contains("report.html"), "{}", without_report.stderr);
     let fit = ["classifier.safetensors", "classifier.json", "metrics.json", "predictions.csv"];
@@ -261,7 +261,7 @@ fn a_starter_pipeline_runs_as_it_is_written() {
         "      projector: { hidden_dim: 16, output_dim: 16 }\n      predictor: { hidden_dim: 8 }\n      epochs: ${",
     );
     let sets: Vec<&str> = sets.iter().flatten().map(String::as_str).collect();
-    project.call(&[&["run"], &sets[..]].concat()).ok().says("report: runs/photos/report/report.html");
+    project.call(&[&["run"], &sets[..]].concat()).ok().says("report: runs/photos/report.html");
 }
 
 #[test]
