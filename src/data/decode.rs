@@ -15,7 +15,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbIma
 
 use super::{
     ingest_config::{DEFAULT_MAX_PIXELS, WHITE},
-    jpeg::{check_jpeg_is_whole, decode_photograph, jpeg_size},
+    jpeg::{check_jpeg_is_whole, decode_baseline, decode_photograph, jpeg_size},
 };
 use crate::augment::ImageRef;
 
@@ -137,11 +137,15 @@ pub fn read_dimensions(bytes: &[u8]) -> Result<(u32, u32), String> {
 
 fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<OwnedImage, String> {
     let format = guess_format(bytes)?;
-    if format == ImageFormat::Jpeg
-        && check_jpeg_is_whole(bytes).is_ok()
-        && let Some(image) = decode_photograph(bytes, options.max_pixels)
-    {
-        return Ok(image);
+    if format == ImageFormat::Jpeg {
+        if let Some(image) = decode_baseline(bytes, options.max_pixels) {
+            return Ok(image);
+        }
+        if check_jpeg_is_whole(bytes).is_ok()
+            && let Some(image) = decode_photograph(bytes, options.max_pixels)
+        {
+            return Ok(image);
+        }
     }
     decode_by_library(bytes, format, options)
 }
@@ -167,8 +171,8 @@ fn decode_by_library(bytes: &[u8], format: ImageFormat, options: &DecodeOptions)
     Ok(OwnedImage { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw() })
 }
 
-/// Only for tests: the same without the short way.
-#[cfg(test)]
+/// The same without the short ways: what they are compared with.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn decode_the_long_way(bytes: &[u8], max_pixels: u64) -> Result<OwnedImage, String> {
     decode_by_library(bytes, guess_format(bytes)?, &DecodeOptions { max_pixels, ..DecodeOptions::default() })
 }

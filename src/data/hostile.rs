@@ -4,7 +4,7 @@
 //! here is the finding.
 #![allow(clippy::missing_panics_doc, reason = "that they panic on a mistake is what they are for")]
 
-use std::{io::Cursor, path::Path};
+use std::{io::Cursor, panic::catch_unwind, path::Path};
 
 use image::{ImageFormat, RgbImage};
 use rand::Rng as _;
@@ -14,8 +14,9 @@ use super::{
     DataError, Dataset,
     arrays::Arrays,
     cifar::Cifar,
-    decode::{DecodeOptions, decode_with, read_dimensions},
+    decode::{DecodeOptions, decode_the_long_way, decode_with, read_dimensions},
     image_source::ImageSource,
+    jpeg::decode_baseline,
     manifest::Manifest,
     source_config::{
         ArraysConfig, Cifar10Config, Cifar100Config, Cifar100Labels, ManifestConfig, Split, TarLabel, TarShardsConfig,
@@ -32,8 +33,9 @@ pub const OPTIONS: DecodeOptions = DecodeOptions { max_pixels: 1 << 20, backgrou
 pub type Target = fn(&[u8]);
 
 /// Everything that reads a format of its own, by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("decode", decode),
+    ("jpeg", jpeg),
     ("cifar", cifar),
     ("idx", idx),
     ("npy", npy),
@@ -50,6 +52,20 @@ pub fn decode(bytes: &[u8]) {
         assert_eq!(image.rgb.len() as u64, 3 * u64::from(image.width) * u64::from(image.height));
         assert!(image.rgb.len() as u64 <= 3 * OPTIONS.max_pixels);
     }
+}
+
+/// A JPEG file, which must be left alone or decoded to what `zune-jpeg` makes of it.
+pub fn jpeg(bytes: &[u8]) {
+    zune_agrees(bytes);
+}
+
+/// Whether a file takes the short way; panics where the long way gives other pixels.
+pub(super) fn zune_agrees(bytes: &[u8]) -> bool {
+    let Some(image) = decode_baseline(bytes, OPTIONS.max_pixels) else { return false };
+    // A panic of the long way is not what is looked for.
+    let long = catch_unwind(|| decode_the_long_way(bytes, OPTIONS.max_pixels));
+    assert!(long.is_ok_and(|long| long == Ok(image)), "the long way gives another image");
+    true
 }
 
 /// A batch of CIFAR-10 and of CIFAR-100.
@@ -180,6 +196,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ]
         .map(image)
         .to_vec(),
+        "jpeg" => vec![image(ImageFormat::Jpeg)],
         "cifar" => vec![[1; 3073].to_vec(), [2; 3074].to_vec()],
         "idx" => vec![idx_file(8, &[3, 4, 4], &[9; 48]), idx_file(8, &[5], &[1, 2, 3, 4, 5])],
         "npy" => vec![npy_file("|u1", "(2, 4, 4, 3)", &[7; 96]), npy_file("<i8", "(2,)", &[1; 16])],

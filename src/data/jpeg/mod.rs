@@ -1,10 +1,24 @@
-//! What is done for JPEG files alone: is the file whole, how large is the image, and the short way to its pixels.
+//! What is done for JPEG files alone: is the file whole, how large is the image, and the short ways to its pixels.
+//!
+//! Ordinary files, of one scan and with the usual sampling, are decoded here ([`decode_baseline`]), to the bytes that
+//! `zune-jpeg` gives and in half its time. Whatever is unusual or damaged goes to `zune-jpeg`.
+
+mod bits;
+mod color;
+mod frame;
+mod huffman;
+mod idct;
+#[cfg(test)]
+mod jpeg_tests;
+mod rows;
+mod scan;
 
 use zune_jpeg::{
     JpegDecoder,
     zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
 };
 
+pub(super) use self::scan::decode_baseline;
 use super::decode::OwnedImage;
 
 /// Walks from marker to marker until the end of the image. The decoder fills what is missing with grey and reports
@@ -56,7 +70,7 @@ fn markers(bytes: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     })
 }
 
-/// The pixels of an ordinary photograph: three channels as brightness and colour, not to be turned. Reads the header
+/// The pixels of a photograph, by `zune-jpeg`: three channels as brightness and colour, not to be turned. Reads the header
 /// once where the long way, through [`image`], reads it three times. `None` for all others and wherever anything is
 /// amiss; the long way then says what.
 pub(super) fn decode_photograph(bytes: &[u8], max_pixels: u64) -> Option<OwnedImage> {
