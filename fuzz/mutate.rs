@@ -17,7 +17,7 @@ fn main() {
     let wanted: Vec<String> = args.collect();
     for (name, target) in TARGETS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|it| it == name)) {
         let mut pool = seeds(name);
-        if *name == "decode" {
+        if matches!(*name, "decode" | "jpeg") {
             pool.extend(golden_images());
         }
         let (began, mut executions, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);

@@ -144,6 +144,51 @@ mod tests {
         }
     }
 
+    /// Pillow's `ImageEnhance`: a pixel between what it is blended with and itself, or beyond, cut to a byte.
+    fn blend_slowly(from: u8, value: u8, factor: f32) -> u8 {
+        let blended = f32::from(from) + factor * (f32::from(value) - f32::from(from));
+        (0..=255).rev().find(|&level| f32::from(level) <= blended).unwrap_or(0)
+    }
+
+    #[test]
+    fn vectors_give_what_single_pixels_give() {
+        for (width, height) in [(1, 1), (5, 3), (33, 7), (64, 64)] {
+            let mut state = 7_u32;
+            let mut draw = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            let image = Planes { width, height, data: (0..3 * width * height).map(|_| draw()).collect() };
+            let [red, green, blue] = image.split();
+            let grey = |i: usize| {
+                let [r, g, b] = [red[i], green[i], blue[i]].map(u64::from);
+                ((19595 * r + 38470 * g + 7471 * b + (1 << 15)) / (1 << 16)) as u8
+            };
+            let area = width * height;
+            let mean = (0..area).map(|i| f64::from(grey(i))).sum::<f64>() / area as f64;
+            let mean = (mean + 0.5).floor() as u8;
+            let mut to_grey = image.clone();
+            to_grayscale(&mut to_grey, &mut vec![]);
+            assert_eq!(to_grey.data, (0..3 * area).map(|at| grey(at % area)).collect::<Vec<_>>());
+            for factor in [0.0, 0.2, 0.6, 0.93, 1.0, 1.4, 1.8, 5.0] {
+                for change in
+                    [ColorChange::Brightness(factor), ColorChange::Contrast(factor), ColorChange::Saturation(factor)]
+                {
+                    let mut changed = image.clone();
+                    apply_color_change(&mut changed, change, &mut vec![]);
+                    for (at, (&ours, &value)) in changed.data.iter().zip(&image.data).enumerate() {
+                        let from = match change {
+                            ColorChange::Contrast(_) => mean,
+                            ColorChange::Saturation(_) => grey(at % area),
+                            _ => 0,
+                        };
+                        assert_eq!(ours, blend_slowly(from, value, factor as f32), "{change:?} {from} {value}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn factors_are_uniform_and_orders_equally_likely() {
         let mut first = [0_u32; 4];

@@ -31,8 +31,8 @@ use crate::augment::{
 
 /// How many images are looked at at once.
 const WINDOW: usize = 256;
-/// How many bytes of decoded images may wait to be written.
-const WINDOW_BYTES: u64 = 256 << 20;
+/// How many bytes of images may be decoded while as many are written.
+const WINDOW_BYTES: u64 = 128 << 20;
 
 /// Reads the images of `config.source` and writes the dataset artifact into `out_dir`. What `earlier` holds of them
 /// is taken from there; the artifact is the same, to the byte, with and without it.
@@ -82,54 +82,72 @@ pub fn ingest_without(
         progress.info("the earlier dataset is damaged: every image is read again");
         ingest_without(config, project_root, out_dir, None, exclude, progress)
     };
+    let with_digests = duplicates.is_active();
+    let decode = |part: &[Selected]| -> PreparedImages {
+        part.par_iter()
+            .map_init(ResampleScratch::default, |scratch, item| {
+                if let (Some(row), Some(earlier)) = (item.earlier, earlier) {
+                    let digest = with_digests.then(|| pixel_digest(earlier.dataset().image(row)));
+                    return Ok(Prepared { pixels: Pixels::Taken(row), digest });
+                }
+                let image = resize(source.decode(item.idx, &options)?, &config.resize, scratch);
+                let sums = PixelSums::of(&image.rgb);
+                let digest = with_digests.then(|| pixel_digest(image.as_ref()));
+                Ok(Prepared { pixels: Pixels::New(image, sums), digest })
+            })
+            .collect()
+    };
+    // Gives whether the earlier dataset is whole.
+    let mut store = |part: &[Selected], images: PreparedImages| -> Result<bool, DataError> {
+        for (item, image) in part.iter().zip(images) {
+            let name = &source.items()[item.idx].name;
+            let Prepared { pixels, digest } = match image {
+                Ok(prepared) => prepared,
+                Err(reason) => match config.on_error {
+                    OnError::Fail => return Err(broken_file(config, name, &reason)),
+                    OnError::Skip => {
+                        broken.push(SkippedFile { file: name.clone(), reason });
+                        continue;
+                    }
+                },
+            };
+            num_taken += u64::from(matches!(pixels, Pixels::Taken(_)));
+            if let Some(reason) = digest.and_then(|digest| duplicates.reject(name, digest)) {
+                num_duplicates += 1;
+                skipped.push(SkippedFile { file: name.clone(), reason });
+                continue;
+            }
+            let earlier_is_whole = match pixels {
+                Pixels::New(image, sums) => writer.push_summed(name, image.as_ref(), item.label, &sums)?,
+                Pixels::Taken(row) => writer.push_taken(name, row, item.label)?,
+            };
+            if !earlier_is_whole {
+                return Ok(false);
+            }
+        }
+        done += part.len() as u64;
+        progress.images(done, total);
+        Ok(true)
+    };
+    // While some images are decoded those before are written.
+    let mut before: Option<(&[Selected], PreparedImages)> = None;
     for window in selected.chunks(WINDOW) {
         for part in split_by_bytes(source, window, config) {
             if progress.is_cancelled() {
                 return Err(DataError::Cancelled);
             }
-            let with_digests = duplicates.is_active();
-            let images: Vec<Result<Prepared, String>> = part
-                .par_iter()
-                .map_init(ResampleScratch::default, |scratch, item| {
-                    if let (Some(row), Some(earlier)) = (item.earlier, earlier) {
-                        let digest = with_digests.then(|| pixel_digest(earlier.dataset().image(row)));
-                        return Ok(Prepared { pixels: Pixels::Taken(row), digest });
-                    }
-                    let image = resize(source.decode(item.idx, &options)?, &config.resize, scratch);
-                    let sums = PixelSums::of(&image.rgb);
-                    let digest = with_digests.then(|| pixel_digest(image.as_ref()));
-                    Ok(Prepared { pixels: Pixels::New(image, sums), digest })
-                })
-                .collect();
-            for (item, image) in part.iter().zip(images) {
-                let name = &source.items()[item.idx].name;
-                let Prepared { pixels, digest } = match image {
-                    Ok(prepared) => prepared,
-                    Err(reason) => match config.on_error {
-                        OnError::Fail => return Err(broken_file(config, name, &reason)),
-                        OnError::Skip => {
-                            broken.push(SkippedFile { file: name.clone(), reason });
-                            continue;
-                        }
-                    },
-                };
-                num_taken += u64::from(matches!(pixels, Pixels::Taken(_)));
-                if let Some(reason) = digest.and_then(|digest| duplicates.reject(name, digest)) {
-                    num_duplicates += 1;
-                    skipped.push(SkippedFile { file: name.clone(), reason });
-                    continue;
-                }
-                let earlier_is_whole = match pixels {
-                    Pixels::New(image, sums) => writer.push_summed(name, image.as_ref(), item.label, &sums)?,
-                    Pixels::Taken(row) => writer.push_taken(name, row, item.label)?,
-                };
-                if !earlier_is_whole {
-                    return without_earlier();
-                }
+            let store_before = || before.take().map_or(Ok(true), |(part, images)| store(part, images));
+            let (earlier_is_whole, images) = rayon::join(store_before, || decode(part));
+            if !earlier_is_whole? {
+                return without_earlier();
             }
-            done += part.len() as u64;
-            progress.images(done, total);
+            before = Some((part, images));
         }
+    }
+    if let Some((part, images)) = before
+        && !store(part, images)?
+    {
+        return without_earlier();
     }
     if num_taken > 0 {
         progress.info(&format!("{num_taken} of {total} images are as before, {} new", total - num_taken));
@@ -160,6 +178,9 @@ struct Prepared {
     /// Where equal images are looked for.
     digest: Option<PixelDigest>,
 }
+
+/// Images in their order, or why one cannot be used.
+type PreparedImages = Vec<Result<Prepared, String>>;
 
 /// An image on its way into the store.
 enum Pixels {

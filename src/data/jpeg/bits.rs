@@ -83,7 +83,8 @@ impl<'a> BitReader<'a> {
         let word = u64::from_be_bytes(*self.data.get(self.at..)?.first_chunk()?);
         self.buffer |= word >> (self.left & 63);
         self.at += ((63 - self.left) >> 3) as usize;
-        self.left |= 56;
+        // 56 and what was above a multiple of 8.
+        self.left |= 0b11_1000;
         Some(())
     }
 

@@ -122,8 +122,7 @@ mod avx2 {
         let both = |pairs| {
             _mm256_srai_epi32::<14>(_mm256_add_epi32(_mm256_madd_epi16(pairs, factors), _mm256_set1_epi32(ROUND)))
         };
-        let green =
-            _mm256_packs_epi32(both(_mm256_unpacklo_epi16(red, blue)), both(_mm256_unpackhi_epi16(red, blue)));
+        let green = _mm256_packs_epi32(both(_mm256_unpacklo_epi16(red, blue)), both(_mm256_unpackhi_epi16(red, blue)));
         [part(red, RED), green, part(blue, BLUE)].map(|part| _mm256_add_epi16(luma, part))
     }
 }

@@ -164,12 +164,12 @@ fn make_jpeg(shape: &Shape) -> Vec<u8> {
             writer.bytes.extend([0xFF, 0xD0 | ((unit / interval - 1) % 8) as u8]);
             previous = [0; 3];
         }
-        for component in 0..usize::from(num_components) {
+        for (component, previous) in previous.iter_mut().enumerate().take(usize::from(num_components)) {
             let num_blocks = if component == 0 { across * down } else { 1 };
             for _ in 0..num_blocks {
                 let level = below(&mut rng, 120) as i32 - 60;
-                let (table, difference) = (usize::from(component > 0), level - previous[component]);
-                previous[component] = level;
+                let (table, difference) = (usize::from(component > 0), level - *previous);
+                *previous = level;
                 dc[table].write(size_of(difference) as u8, &mut writer);
                 write_value(difference, size_of(difference), &mut writer);
                 let mut run = 0;

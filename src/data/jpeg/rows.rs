@@ -51,9 +51,8 @@ impl Rows {
         let num_rows = 8 * down;
         // Rows from 1 are those of this unit. With colours at half the height the last one waits for the next unit.
         let rows = match (down, unit_y, is_last) {
-            (1, ..) => 1..=num_rows,
+            (1, ..) | (_, 0, true) => 1..=num_rows,
             (_, 0, false) => 1..=num_rows - 1,
-            (_, 0, true) => 1..=num_rows,
             (_, _, false) => 0..=num_rows - 1,
             (_, _, true) => 0..=num_rows,
         };

@@ -90,7 +90,9 @@ fn decode_scan(bytes: &[u8], frame: &Frame, scratch: &mut Scratch) -> Option<Vec
                     reader = BitReader::new(segment);
                     num_restarts = num_restarts.wrapping_add(1);
                     until_restart = frame.restart_interval;
-                    decoders.iter_mut().for_each(|decoder| decoder.previous = 0);
+                    for decoder in &mut decoders {
+                        decoder.previous = 0;
+                    }
                 }
                 until_restart -= 1;
             }
