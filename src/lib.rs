@@ -13,7 +13,10 @@ pub mod augment;
 pub mod bench;
 pub mod cache;
 pub mod cli;
+pub mod compute;
 pub mod config;
+#[cfg(any(test, feature = "cuda"))]
+pub mod cuda;
 pub mod data;
 pub mod digest;
 pub mod error;

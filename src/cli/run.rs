@@ -2,6 +2,7 @@
 
 use super::{PipelineArgs, Session, load, stage_worker};
 use crate::{
+    compute::Compute,
     error::Error,
     fs::FsError,
     graph::StageGraph,
@@ -75,7 +76,7 @@ pub struct RealExecutor;
 
 impl StageExecutor for RealExecutor {
     fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
-        stage::execute(&job.config, &job.context(reporter))
+        stage::execute(&job.config, &job.context(&Compute::Cpu, reporter))
     }
 }
 

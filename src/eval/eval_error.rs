@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::compute::ComputeError;
+
 /// Why an evaluation could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -99,5 +101,11 @@ pub(crate) fn check_finite(what: &str, values: &[f32], dim: usize) -> Result<(),
             Err(EvalError::NotFinite { what: what.to_owned(), row: idx / dim.max(1), column: idx % dim.max(1) })
         }
         None => Ok(()),
+    }
+}
+
+impl From<ComputeError> for EvalError {
+    fn from(error: ComputeError) -> Self {
+        Self::Network { message: error.to_string() }
     }
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     augment::{EvaluationView, ImageRef, Scratch, augment_config::ChannelStats},
+    compute::{Compute, Inference},
     model::{
         backbone::{Backbone, BackboneConfig},
         state::StateError,
@@ -21,6 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub struct FrozenNetwork {
     backbone: Backbone,
+    inference: Inference,
     view: EvaluationView,
 }
 
@@ -45,7 +47,16 @@ impl FrozenNetwork {
     }
 
     fn new(backbone: Backbone, preprocessing: &Preprocessing) -> Self {
-        Self { backbone, view: preprocessing.view() }
+        Self { backbone, inference: Inference::Cpu, view: preprocessing.view() }
+    }
+
+    /// The same network, run by what `compute` says.
+    ///
+    /// # Errors
+    /// Where the device has too little memory or fails.
+    pub fn on(mut self, compute: &Compute) -> Result<Self, EvalError> {
+        self.inference = compute.inference(&self.backbone)?;
+        Ok(self)
     }
 
     /// Length of an embedding.
@@ -98,9 +109,7 @@ impl FrozenNetwork {
     }
 
     fn forward(&self, views: &[f32], n: usize) -> Result<Vec<f32>, EvalError> {
-        self.backbone
-            .forward_eval(views, n, self.view.image_size())
-            .map_err(|error| EvalError::Network { message: error.to_string() })
+        Ok(self.inference.forward_eval(&self.backbone, views, n, self.view.image_size())?)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::profile::enter_layer;
 
 /// One layer of a head.
 #[derive(Clone)]
-enum Layer {
+pub(crate) enum Layer {
     /// x W + b. The weight is kept as [inputs, outputs]; PyTorch's is [outputs, inputs].
     Linear(Linear),
     /// Batch norm, then ReLU if asked.
@@ -62,6 +62,34 @@ impl Head {
     pub fn plain_batch_norm(mut self, d: usize) -> Self {
         self.push(Layer::BatchNorm(BatchNorm { affine: None, relu: false }, RunningStats::new(d)));
         self
+    }
+
+    /// The layers in order.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().map(|(_, layer)| layer)
+    }
+
+    /// Running statistics by batch norm, to be changed.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn running_statistics_mut(&mut self) -> impl Iterator<Item = &mut RunningStats> {
+        self.layers.iter_mut().filter_map(|(_, layer)| match layer {
+            Layer::BatchNorm(_, running) => Some(running),
+            Layer::Linear(_) => None,
+        })
+    }
+
+    /// Columns of the output.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn output_dim(&self) -> usize {
+        self.layers
+            .iter()
+            .rev()
+            .find_map(|(_, layer)| match layer {
+                Layer::Linear(linear) => Some(linear.outputs),
+                Layer::BatchNorm(..) => None,
+            })
+            .unwrap_or_default()
     }
 
     fn push(&mut self, layer: Layer) {

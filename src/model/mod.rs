@@ -9,5 +9,5 @@ pub mod simsiam;
 pub mod state;
 pub mod weights;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "cuda"))]
 pub(crate) mod simsiam_golden;

@@ -1,4 +1,7 @@
-//! One SimSiam step and ten SGD steps against PyTorch (`scripts/goldens/simsiam.py`).
+//! One SimSiam step and ten SGD steps against PyTorch (`scripts/goldens/simsiam.py`). Any engine can be held
+//! to them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "the bodies of tests")]
+#![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "some are run by this library's own tests only"))]
 
 use std::collections::BTreeMap;
 
@@ -23,14 +26,14 @@ pub(crate) const BATCH: usize = 32;
 pub(crate) const SIZE: usize = 32;
 
 #[derive(Deserialize)]
-struct Golden {
-    losses: Vec<f64>,
-    gradients: BTreeMap<String, GradientGolden>,
-    embedding_std: f64,
+pub(crate) struct Golden {
+    pub(crate) losses: Vec<f64>,
+    pub(crate) gradients: BTreeMap<String, GradientGolden>,
+    pub(crate) embedding_std: f64,
 }
 
 #[derive(Deserialize)]
-struct GradientGolden {
+pub(crate) struct GradientGolden {
     norm: f64,
     samples: Vec<f64>,
 }
@@ -80,7 +83,24 @@ pub(crate) fn fill(entry: &mut StateEntry) {
     }
 }
 
-fn model() -> SimSiam {
+pub(crate) fn golden() -> Golden {
+    serde_json::from_str(include_str!("../../tests/golden/simsiam/resnet18.json")).unwrap()
+}
+
+/// Both views of the golden's batch.
+pub(crate) fn views() -> [Vec<f32>; 2] {
+    let (x1, own) = (images("x1"), images("x2"));
+    let x2 = x1.iter().zip(&own).map(|(x, own)| x * 0.9 + own * 0.2).collect();
+    [x1, x2]
+}
+
+/// The golden's update and learning rates.
+pub(crate) fn sgd() -> (SgdConfig, Schedule) {
+    let sgd = SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    (sgd, Schedule::new(ScheduleConfig::Cosine(CosineConfig::default()), 0.05, 10, 1))
+}
+
+pub(crate) fn model() -> SimSiam {
     let backbone = BackboneConfig::Resnet18(ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false });
     let projector = ProjectorConfig { hidden_dim: 64, output_dim: 48, num_layers: 3, output_bn: true };
     let mut model = SimSiam::build(&backbone, &projector, &PredictorConfig { hidden_dim: 24 }, 0).unwrap();
@@ -92,11 +112,17 @@ fn model() -> SimSiam {
 
 /// Gradients under the names and in the shapes of PyTorch: put in the place of the values.
 fn named_gradients(model: &mut SimSiam) -> BTreeMap<String, Vec<f32>> {
+    let backbone = model.backbone.gradients().to_vec();
+    let heads = [&model.projector, &model.predictor].map(|head| head.parameters.gradients());
+    name_gradients(model, &backbone, [&heads[0], &heads[1]])
+}
+
+/// The same for gradients in the order of the flat buffers.
+pub(crate) fn name_gradients(model: &mut SimSiam, backbone: &[f32], heads: [&[f32]; 2]) -> BTreeMap<String, Vec<f32>> {
     let before = model.state_dict();
-    let (values, gradients) = model.backbone.values_and_gradients_mut();
-    values.copy_from_slice(gradients);
-    for head in [&mut model.projector, &mut model.predictor] {
-        head.parameters.update(<[f32]>::copy_from_slice);
+    model.backbone.values_mut().copy_from_slice(backbone);
+    for (head, gradients) in [&mut model.projector, &mut model.predictor].into_iter().zip(heads) {
+        head.parameters.update(|values, _| values.copy_from_slice(gradients));
     }
     let mut named = BTreeMap::new();
     for entry in model.state_dict() {
@@ -110,7 +136,7 @@ fn named_gradients(model: &mut SimSiam) -> BTreeMap<String, Vec<f32>> {
 
 /// Norms and samples within 1e-3 of PyTorch's for each tensor. A gradient that the next batch norm cancels is
 /// rounding and nothing else, so no tensor is held to less than 1e-3 of a hundredth of the middle one.
-fn compare_gradients(gradients: &BTreeMap<String, Vec<f32>>, golden: &BTreeMap<String, GradientGolden>) {
+pub(crate) fn compare_gradients(gradients: &BTreeMap<String, Vec<f32>>, golden: &BTreeMap<String, GradientGolden>) {
     let length = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
     let mut norms: Vec<f64> = golden.values().map(|expected| expected.norm).collect();
     norms.sort_by(f64::total_cmp);
@@ -130,13 +156,11 @@ fn compare_gradients(gradients: &BTreeMap<String, Vec<f32>>, golden: &BTreeMap<S
 
 #[test]
 fn one_step_and_ten_steps_are_pytorchs() {
-    let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/simsiam/resnet18.json")).unwrap();
+    let golden = golden();
     let mut model = model();
-    let sgd = SgdConfig { base_lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    let (sgd, schedule) = sgd();
     let mut sgd = SimSiamSgd::new(sgd, &model);
-    let schedule = Schedule::new(ScheduleConfig::Cosine(CosineConfig::default()), 0.05, 10, 1);
-    let (x1, own) = (images("x1"), images("x2"));
-    let x2: Vec<f32> = x1.iter().zip(&own).map(|(x, own)| x * 0.9 + own * 0.2).collect();
+    let [x1, x2] = views();
     for (step, expected) in golden.losses.iter().enumerate() {
         let views = Views { x: vec![&x1, &x2], n: BATCH, image_size: SIZE };
         model.zero_gradients();

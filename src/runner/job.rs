@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    compute::Compute,
     digest::Digest,
     stage::{InputArtifact, StageConfig, StageContext, StageKind, StageReporter, earlier::Earlier},
 };
@@ -44,8 +45,8 @@ pub struct StageJob {
 }
 
 impl StageJob {
-    /// What the stage sees.
-    pub fn context<'a>(&'a self, reporter: &'a dyn StageReporter) -> StageContext<'a> {
+    /// What the stage sees, which trains and embeds on `compute`.
+    pub fn context<'a>(&'a self, compute: &'a Compute, reporter: &'a dyn StageReporter) -> StageContext<'a> {
         StageContext {
             pipeline: &self.pipeline,
             stage: &self.stage,
@@ -55,6 +56,7 @@ impl StageJob {
             project_root: &self.project_root,
             seed: self.seed,
             earlier: self.earlier.as_ref(),
+            compute,
             reporter,
         }
     }

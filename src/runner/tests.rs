@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     cache::{Layout, Project, Store, history::Action},
+    compute::Compute,
     config::{Pipeline, Stage},
     fs::files,
     lockfile::Lockfile,
@@ -71,7 +72,7 @@ impl<'a> Quick<'a> {
 impl StageExecutor for Quick<'_> {
     fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
         self.count.fetch_add(1, Ordering::SeqCst);
-        let ctx = job.context(reporter);
+        let ctx = job.context(&Compute::Cpu, reporter);
         (self.hook)(&ctx)?;
         let StageConfig::Command(config) = &job.config else { panic!("only commands here") };
         fs::write(ctx.out_dir.join("out"), &config.run[0]).unwrap();

@@ -82,6 +82,7 @@ mod tests {
             project_root: out_dir,
             seed: 1,
             earlier: None,
+            compute: &crate::compute::Compute::Cpu,
             reporter: &SilentReporter,
         })
     }

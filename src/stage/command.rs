@@ -258,6 +258,7 @@ mod tests {
             project_root: dir.path(),
             seed: 7,
             earlier: None,
+            compute: &crate::compute::Compute::Cpu,
             reporter,
         };
         let result = run(&config, &ctx);
@@ -331,6 +332,7 @@ mod tests {
             project_root: dir.path(),
             seed: 0,
             earlier: None,
+            compute: &crate::compute::Compute::Cpu,
             reporter: &Reporter::default(),
         };
         let error = run(&config, &ctx).unwrap_err();

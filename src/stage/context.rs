@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::earlier::Earlier;
-use crate::digest::Digest;
+use crate::{compute::Compute, digest::Digest};
 
 /// An artifact that a stage reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct StageContext<'a> {
     pub seed: u64,
     /// An artifact from which results for single images may be taken; decides how long it takes and nothing else.
     pub earlier: Option<&'a Earlier>,
+    /// What trains and embeds.
+    pub compute: &'a Compute,
     /// Where progress goes and whether to stop.
     pub reporter: &'a dyn StageReporter,
 }

@@ -44,7 +44,7 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
     let encoder_dir = input_dir(ctx, "encoder")?;
     let encoder = load_encoder_card(encoder_dir)?;
     let weights = encoder_dir.join(WEIGHTS_FILE);
-    let network = FrozenNetwork::load(&weights, &encoder.backbone, &encoder.preprocessing)?;
+    let network = FrozenNetwork::load(&weights, &encoder.backbone, &encoder.preprocessing)?.on(ctx.compute)?;
     let train = open_dataset(input_dir(ctx, "train")?)?;
     let test = ctx.input("test").map(|input| open_dataset(&input.dir)).transpose()?;
     if train.is_empty() {
@@ -74,6 +74,7 @@ pub fn execute(config: &ExtractConfig, ctx: &StageContext<'_>) -> Result<StageOu
         representations.push(match baseline {
             Baseline::Untrained => {
                 let untrained = FrozenNetwork::untrained(&encoder.backbone, encoder.seed, &encoder.preprocessing)?;
+                let untrained = untrained.on(ctx.compute)?;
                 alignments.insert(baseline.name().to_owned(), alignment_of(&untrained)?);
                 work.network(baseline.name(), &untrained)?
             }

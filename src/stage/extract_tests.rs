@@ -94,6 +94,7 @@ impl Inputs {
             project_root: out,
             seed: SEED,
             earlier: None,
+            compute: &crate::compute::Compute::Cpu,
             reporter,
         }
     }

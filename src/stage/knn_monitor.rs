@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use super::{StageError, StageReporter};
 use crate::{
     augment::{EvaluationView, Scratch},
+    compute::{Compute, Inference},
     data::Dataset,
     eval::{
         EvalError,
@@ -65,9 +66,15 @@ impl KnnMonitor {
     }
 
     /// Share of the queries whose vote is right.
-    pub(super) fn top1(&self, backbone: &Backbone, reporter: &dyn StageReporter) -> Result<f64, StageError> {
-        let bank = self.features(backbone, &self.bank, reporter)?;
-        let queries = self.features(backbone, &self.queries, reporter)?;
+    pub(super) fn top1(
+        &self,
+        backbone: &Backbone,
+        compute: &Compute,
+        reporter: &dyn StageReporter,
+    ) -> Result<f64, StageError> {
+        let inference = compute.inference(backbone).map_err(EvalError::from)?;
+        let bank = self.features(backbone, &inference, &self.bank, reporter)?;
+        let queries = self.features(backbone, &inference, &self.queries, reporter)?;
         let knn = KnnClassifier::new(&bank, &self.bank_labels, backbone.feature_dim(), self.num_classes, &self.config)?;
         let predicted = predicted_classes(&knn.probabilities(&queries)?, self.num_classes);
         let hits = predicted.iter().zip(&self.query_labels).filter(|(predicted, label)| predicted == label).count();
@@ -77,6 +84,7 @@ impl KnnMonitor {
     fn features(
         &self,
         backbone: &Backbone,
+        inference: &Inference,
         dataset: &Dataset,
         reporter: &dyn StageReporter,
     ) -> Result<Vec<f32>, StageError> {
@@ -89,9 +97,7 @@ impl KnnMonitor {
                 self.view.view(dataset.image(idx), scratch, out);
                 Ok(())
             },
-            |views, n| {
-                backbone.forward_eval(views, n, size).map_err(|error| EvalError::Network { message: error.to_string() })
-            },
+            |views, n| inference.forward_eval(backbone, views, n, size).map_err(EvalError::from),
             |_| if reporter.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) },
         )?;
         features.ok_or(StageError::Cancelled)

@@ -68,7 +68,7 @@ pub fn run(config: &PretrainConfig, ctx: &StageContext<'_>) -> Result<StageOutco
     let mut host = Host::new(config, ctx, monitor, &waited)?;
     let init = config.init.as_ref().map(|path| Init::read(path, config.backbone, ctx)).transpose()?;
     let weights = init.as_ref().map(|init| init.weights.as_slice());
-    let pretrained = pretrain(config, ctx.seed, weights, &source, &mut host)?;
+    let pretrained = pretrain(config, ctx.seed, weights, &source, ctx.compute, &mut host)?;
     save(config, ctx, &policy, dataset.card(), &pretrained, init.map(|init| init.digest))
 }
 
@@ -373,7 +373,11 @@ impl TrainHost for Host<'_> {
     }
 
     fn knn_top1(&mut self, backbone: &Backbone) -> Result<Option<f64>, TrainError> {
-        let top1 = self.monitor.as_ref().map(|monitor| monitor.top1(backbone, self.ctx.reporter)).transpose();
+        let top1 = self
+            .monitor
+            .as_ref()
+            .map(|monitor| monitor.top1(backbone, self.ctx.compute, self.ctx.reporter))
+            .transpose();
         match top1 {
             Err(StageError::Cancelled) => Err(TrainError::Cancelled),
             other => other.map_err(|error| TrainError::Host(Box::new(error))),
@@ -419,9 +423,10 @@ impl From<TrainError> for StageError {
                     Err(error) => Self::Training { message: error.to_string(), help },
                 },
             },
-            TrainError::NotFinite { .. } | TrainError::Collapsed(_) | TrainError::Checkpoint(_) => {
-                Self::Training { message, help }
-            }
+            TrainError::NotFinite { .. }
+            | TrainError::Collapsed(_)
+            | TrainError::Checkpoint(_)
+            | TrainError::Device(_) => Self::Training { message, help },
         }
     }
 }

@@ -27,6 +27,7 @@ fn render_into(
         project_root: dir,
         seed: 0,
         earlier: None,
+        compute: &crate::compute::Compute::Cpu,
         reporter: &SilentReporter,
     };
     run(&ReportConfig { title: title.to_owned() }, &ctx)

@@ -8,6 +8,7 @@ pub mod collapse;
 pub mod crc32c;
 pub mod early_stopping;
 pub mod encoder_card;
+mod engine;
 pub mod history;
 pub mod optimizer;
 pub mod pretrain;

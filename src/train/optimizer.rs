@@ -22,6 +22,11 @@ impl Sgd {
         Self { config, velocity: vec![0.0; num_parameters] }
     }
 
+    /// The rule's numbers.
+    pub fn config(&self) -> SgdConfig {
+        self.config
+    }
+
     /// One step with this rate.
     pub fn step(&mut self, parameters: &mut [f32], gradients: &[f32], lr: f64) {
         let (lr, momentum, decay) = (lr as f32, self.config.momentum as f32, self.config.weight_decay as f32);

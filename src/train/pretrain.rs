@@ -8,15 +8,19 @@ use super::{
     checkpoint::{Checkpoint, Position},
     collapse::{COLLAPSE_HELP, collapse_message, has_collapsed},
     early_stopping::{EarlyStopping, Progress},
+    engine::Engine,
     optimizer::Sgd,
     schedule::{Schedule, linear_scaled_lr},
-    step::{SimSiamSgd, StepRates, take_step},
+    step::{SimSiamSgd, StepRates},
     train_config::{CollapseAction, PredictorLr, PretrainOptimizerConfig},
 };
-use crate::model::{
-    backbone::Backbone,
-    simsiam::{SimSiam, SimSiamError, Views},
-    state::{StateData, StateEntry, StateMap},
+use crate::{
+    compute::Compute,
+    model::{
+        backbone::Backbone,
+        simsiam::{SimSiam, SimSiamError, Views},
+        state::{StateData, StateEntry, StateMap},
+    },
 };
 
 /// The views of a batch, as a [`BatchSource`] gives them.
@@ -96,7 +100,7 @@ pub struct Pretrained {
     pub warnings: Vec<String>,
 }
 
-/// Trains SimSiam from the newest usable checkpoint or from the beginning, with `init` as the backbone's first state
+/// Trains SimSiam on `compute` from the newest usable checkpoint or from the beginning, with `init` as the backbone's first state
 /// where it is given.
 ///
 /// # Errors
@@ -106,6 +110,7 @@ pub fn pretrain(
     seed: u64,
     init: Option<&[StateEntry]>,
     source: &dyn BatchSource,
+    compute: &Compute,
     host: &mut dyn TrainHost,
 ) -> Result<Pretrained, TrainError> {
     let steps_per_epoch = (source.num_images() / config.batch_size as usize) as u64;
@@ -116,8 +121,10 @@ pub fn pretrain(
     if let Some(init) = init {
         training.model.backbone.load_state_dict(init).map_err(SimSiamError::from)?;
     }
-    training.check_memory(source, host.available_memory())?;
-    training.resume(host);
+    if matches!(compute, Compute::Cpu) {
+        training.check_memory(source, host.available_memory())?;
+    }
+    training.resume(compute, host)?;
     let stopped_early = training.run(source, host)?;
     let Training { model, position, .. } = training;
     Ok(Pretrained {
@@ -135,6 +142,7 @@ struct Training<'a> {
     schedule: Schedule,
     model: SimSiam,
     sgd: SimSiamSgd,
+    engine: Engine,
     position: Position,
 }
 
@@ -150,6 +158,7 @@ impl<'a> Training<'a> {
             steps_per_epoch,
             schedule: Schedule::new(config.schedule, lr, config.epochs, steps_per_epoch),
             sgd: SimSiamSgd::new(sgd, &model),
+            engine: Engine::Cpu,
             model,
             position,
         })
@@ -168,21 +177,26 @@ impl<'a> Training<'a> {
         Err(TrainError::TooLittleMemory { needed, available, batch_size, fitting })
     }
 
-    /// Takes up the newest checkpoint that can be read; a damaged one is named and the one before it tried.
-    fn resume(&mut self, host: &mut dyn TrainHost) {
+    /// Takes up the newest checkpoint that can be read, and starts the engine; a damaged one is named and the one before
+    /// it tried.
+    fn resume(&mut self, compute: &Compute, host: &mut dyn TrainHost) -> Result<(), TrainError> {
         for (path, bytes) in host.checkpoints() {
             let taken = Checkpoint::from_bytes(&bytes, &path)
                 .map_err(TrainError::from)
                 .and_then(|checkpoint| self.load(checkpoint));
             match taken {
-                Ok(()) => {
+                Ok(tensors) => {
                     let Position { epochs, batches, .. } = self.position;
                     host.info(&format!("resuming after epoch {epochs} and {batches} batches"));
-                    return;
+                    self.engine = Engine::start(compute, &self.model, &self.sgd)?;
+                    self.engine.load_own_state(&StateMap::new(&tensors));
+                    return Ok(());
                 }
                 Err(error) => host.warn(&format!("checkpoint `{}` is left aside: {error}", path.display())),
             }
         }
+        self.engine = Engine::start(compute, &self.model, &self.sgd)?;
+        Ok(())
     }
 
     /// Runs to the end; whether early stopping ended it.
@@ -214,7 +228,7 @@ impl<'a> Training<'a> {
             let views = Views { x, n, image_size: source.image_size() };
             let lr = self.schedule.lr(self.position.steps);
             let rates = StepRates { encoder: lr, predictor: predictor_lr(self.config, &self.schedule, lr) };
-            let metrics = take_step(&mut self.model, &mut self.sgd, &views, parts, rates)?;
+            let metrics = self.engine.take_step(&mut self.model, &mut self.sgd, &views, parts, rates)?;
             if !metrics.loss.is_finite() {
                 return Err(TrainError::NotFinite { epoch: epoch + 1, step: self.position.steps + 1 });
             }
@@ -246,6 +260,7 @@ impl<'a> Training<'a> {
         self.position.batches = 0;
         self.position.epochs += 1;
         let epoch = self.position.epochs;
+        self.engine.store(&mut self.model, &mut self.sgd)?;
         // A checkpoint or an artifact of broken weights would be worth less than none.
         if !is_finite(&self.model) {
             return Err(TrainError::NotFinite { epoch, step: self.position.steps });
@@ -293,6 +308,7 @@ impl<'a> Training<'a> {
     }
 
     fn save(&mut self, host: &mut dyn TrainHost) -> Result<(), TrainError> {
+        self.engine.store(&mut self.model, &mut self.sgd)?;
         let mut tensors = self.model.state_dict();
         for entry in &mut tensors {
             entry.name.insert_str(0, "model.");
@@ -300,11 +316,13 @@ impl<'a> Training<'a> {
         for (name, sgd) in velocities(&mut self.sgd) {
             tensors.push(StateEntry::f32(name, vec![sgd.velocity.len()], sgd.velocity.clone()));
         }
+        tensors.extend(self.engine.own_state());
         let bytes = Checkpoint::new(self.position.clone(), tensors).to_bytes()?;
         host.save_checkpoint(self.position.steps, bytes)
     }
 
-    fn load(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
+    /// Takes networks, velocities and position; gives back all tensors.
+    fn load(&mut self, checkpoint: Checkpoint) -> Result<Vec<StateEntry>, TrainError> {
         let networks: Vec<StateEntry> = checkpoint
             .tensors
             .iter()
@@ -317,7 +335,7 @@ impl<'a> Training<'a> {
             sgd.velocity.copy_from_slice(velocity);
         }
         self.position = checkpoint.position;
-        Ok(())
+        Ok(checkpoint.tensors)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why training failed.
 
-use crate::model::simsiam::SimSiamError;
+use crate::{compute::ComputeError, model::simsiam::SimSiamError};
 
 use super::{checkpoint::CheckpointError, collapse::COLLAPSE_HELP};
 
@@ -48,6 +48,9 @@ pub enum TrainError {
     /// The networks refused.
     #[error(transparent)]
     Model(#[from] SimSiamError),
+    /// The device that computes did not do it.
+    #[error("{0}")]
+    Device(String),
     /// A checkpoint could not be made.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -78,6 +81,15 @@ impl TrainError {
             }
             Self::Collapsed(_) => Some(COLLAPSE_HELP.into()),
             _ => None,
+        }
+    }
+}
+
+impl From<ComputeError> for TrainError {
+    fn from(error: ComputeError) -> Self {
+        match error {
+            ComputeError::Model(error) => Self::Model(error),
+            ComputeError::Device(message) => Self::Device(message),
         }
     }
 }

@@ -8,6 +8,8 @@ use super::darknet_tiny::build_darknet_tiny;
 use super::execute;
 use super::init::initial_values;
 use super::layers::Dims;
+#[cfg(any(test, feature = "cuda"))]
+use super::layers::conv_bn::RunningStatistics;
 use super::op::Op;
 use super::parameters::Parameters;
 use super::program::{IMAGE_CHANNELS, Program};
@@ -132,6 +134,18 @@ impl Backbone {
         self.parameters.change()
     }
 
+    /// Running statistics by batch norm.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn running_statistics(&self) -> &[RunningStatistics] {
+        &self.parameters.running
+    }
+
+    /// The same, to be changed.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn running_statistics_mut(&mut self) -> &mut [RunningStatistics] {
+        &mut self.parameters.running
+    }
+
     /// How many blocks there are: the stem, each residual block, and what lies between them.
     pub fn num_blocks(&self) -> usize {
         self.program.blocks().len()
@@ -163,6 +177,20 @@ impl Backbone {
     /// Images that are too small or a batch that is too large, a batch norm that would see a single value per
     /// channel, a slice of the wrong length, no view.
     pub fn forward_train(&mut self, views: &[&[f32]], n: usize, image_size: usize) -> Result<Vec<f32>, BackboneError> {
+        let dims = self.check_views(views, n, image_size)?;
+        let total = views.len() * n;
+        self.pass.fit(&self.program, dims, total, views.len());
+        let Self { program, parameters, pass, workspace, trained_from: (frozen, _), .. } = self;
+        Ok(execute::forward_train(program, parameters, pass, views, n, *frozen, workspace))
+    }
+
+    /// The shapes of all slots for views that [`Self::forward_train`] takes.
+    pub(crate) fn check_views(
+        &self,
+        views: &[&[f32]],
+        n: usize,
+        image_size: usize,
+    ) -> Result<Vec<Dims>, BackboneError> {
         let total = n.checked_mul(views.len()).ok_or(BackboneError::TooLarge { n, image_size })?;
         if total == 0 {
             return Err(BackboneError::EmptyBatch);
@@ -179,9 +207,7 @@ impl Backbone {
                 return Err(BackboneError::SingleValuePerChannel { layer, n, image_size });
             }
         }
-        self.pass.fit(&self.program, dims, total, views.len());
-        let Self { program, parameters, pass, workspace, trained_from: (frozen, _), .. } = self;
-        Ok(execute::forward_train(program, parameters, pass, views, n, *frozen, workspace))
+        Ok(dims)
     }
 
     /// Adds the gradients for `grad_features` `[views · n, feature_dim]` and consumes what `forward_train` kept.
@@ -287,7 +313,8 @@ impl Backbone {
         if conv_dims.chain(dims.iter().copied()).all(addressable) { Ok(dims) } else { Err(too_large) }
     }
 
-    fn check_batch(&self, images: &[f32], n: usize, image_size: usize) -> Result<Vec<Dims>, BackboneError> {
+    /// The shapes of all slots for images that [`Self::forward_eval`] takes.
+    pub(crate) fn check_batch(&self, images: &[f32], n: usize, image_size: usize) -> Result<Vec<Dims>, BackboneError> {
         if n == 0 {
             return Err(BackboneError::EmptyBatch);
         }

@@ -1,12 +1,18 @@
-//! The whole network against PyTorch in float64: `scripts/goldens/backbone.py` made the files.
+//! The whole network against PyTorch in float64: `scripts/goldens/backbone.py` made the files. Any engine can be held to
+//! them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "the bodies of tests")]
+#![cfg_attr(not(test), allow(dead_code, reason = "some are run by this library's own tests only"))]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 
-use super::backbone_config::{DarknetTinyConfig, ResnetConfig, Stem};
+#[cfg(test)]
+use super::backbone_config::DarknetTinyConfig;
+use super::backbone_config::{ResnetConfig, Stem};
 use super::parameters::to_torch;
+use super::program::Program;
 use super::{Backbone, BackboneConfig, StateData, StateEntry};
 
 const NUM_SAMPLES: usize = 16;
@@ -85,8 +91,40 @@ fn golden(file: &str) -> Golden {
     }
 }
 
+/// The passes of a network, on whatever engine.
+pub(crate) trait Passes {
+    /// Features with running statistics.
+    fn eval(&mut self, images: &[f32], n: usize, size: usize) -> Vec<f32>;
+    /// Features with batch statistics; then backward with these gradients of the features, view after view.
+    fn train(&mut self, views: &[&[f32]], n: usize, size: usize, grad_features: &[f32]) -> Vec<f32>;
+    /// The gradients in the host's flat order.
+    fn all_gradients(&mut self) -> Vec<f32>;
+    /// The state after that.
+    fn state(&mut self) -> Vec<StateEntry>;
+}
+
+impl Passes for Backbone {
+    fn eval(&mut self, images: &[f32], n: usize, size: usize) -> Vec<f32> {
+        self.forward_eval(images, n, size).unwrap()
+    }
+
+    fn train(&mut self, views: &[&[f32]], n: usize, size: usize, grad_features: &[f32]) -> Vec<f32> {
+        let features = self.forward_train(views, n, size).unwrap();
+        self.backward(grad_features).unwrap();
+        features
+    }
+
+    fn all_gradients(&mut self) -> Vec<f32> {
+        self.gradients().to_vec()
+    }
+
+    fn state(&mut self) -> Vec<StateEntry> {
+        self.state_dict()
+    }
+}
+
 /// Largest difference over the largest expected value.
-fn deviation(actual: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn deviation(actual: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(actual.len(), expected.len());
     let scale = expected.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(f64::from(v.abs())));
     let worst = actual.iter().zip(expected).map(|(a, e)| (f64::from(*a) - f64::from(*e)).abs()).fold(0.0, f64::max);
@@ -95,17 +133,27 @@ fn deviation(actual: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Gradients by name in PyTorch's layout.
-fn gradients(backbone: &mut Backbone) -> BTreeMap<String, Vec<f32>> {
-    let all = backbone.gradients().to_vec();
+fn named(program: &Program, all: &[f32]) -> BTreeMap<String, Vec<f32>> {
     let of = |spec: &super::program::ParameterSpec| {
         let mut values = vec![0.0; spec.len];
         to_torch(&spec.shape, &all[spec.offset..][..spec.len], &mut values);
         (spec.name.clone(), values)
     };
-    backbone.program().parameters.iter().map(of).collect()
+    program.parameters.iter().map(of).collect()
 }
 
 fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
+    check_passes(config, file, n, size, |backbone| backbone);
+}
+
+/// Holds the engine that `engine` makes of a network to the file.
+pub(crate) fn check_passes<P: Passes>(
+    config: BackboneConfig,
+    file: &str,
+    n: usize,
+    size: usize,
+    engine: impl FnOnce(Backbone) -> P,
+) {
     let golden = golden(file);
     let mut backbone = Backbone::build(&config, 0).unwrap();
     let mut state = backbone.state_dict();
@@ -121,18 +169,19 @@ fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
     assert_eq!(by_kind(&["weight", "bias"]), golden.parameters);
     assert_eq!(by_kind(&["running_mean", "running_var"]), golden.statistics);
 
-    let features = backbone.forward_eval(&images("a", n, size), n, size).unwrap();
+    let (program, feature_dim) = (backbone.program().clone(), backbone.feature_dim());
+    let mut passes = engine(backbone);
+    let features = passes.eval(&images("a", n, size), n, size);
     let eval = deviation(&features, &golden.tensors["features_eval"]);
     let mut train = [0.0; 2];
-    let features = backbone.forward_train(&[&images("a", n, size), &images("b", n, size)], n, size).unwrap();
-    for (view, features) in features.chunks(n * backbone.feature_dim()).enumerate() {
+    let loss = |tag: &str| uniform(&format!("loss {tag}"), n * feature_dim);
+    let grad_features = [loss("a"), loss("b")].concat();
+    let features = passes.train(&[&images("a", n, size), &images("b", n, size)], n, size, &grad_features);
+    for (view, features) in features.chunks(n * feature_dim).enumerate() {
         train[view] = deviation(features, &golden.tensors[&format!("features_{view}")]);
     }
-    let loss = |tag: &str| uniform(&format!("loss {tag}"), n * backbone.feature_dim());
-    let grad_features = [loss("a"), loss("b")].concat();
-    backbone.backward(&grad_features).unwrap();
     let (mut worst, mut worst_element) = ((0.0, ""), 0.0_f64);
-    let gradients = gradients(&mut backbone);
+    let gradients = named(&program, &passes.all_gradients());
     // Where the next batch norm cancels a bias, its gradient is nothing but rounding: measured against the others.
     let typical = |idx: usize| {
         f64::from(golden.tensors["gradient_norms"][idx]) / (gradients[&golden.parameters[idx]].len() as f64).sqrt()
@@ -165,7 +214,7 @@ fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
         }
     }
     let mut statistics = Vec::new();
-    for entry in backbone.state_dict().iter().filter(|e| golden.statistics.contains(&e.name)) {
+    for entry in passes.state().iter().filter(|e| golden.statistics.contains(&e.name)) {
         let StateData::F32(values) = &entry.data else { panic!("{} is not f32", entry.name) };
         statistics.extend(values.iter().step_by(values.len() / NUM_STATISTICS).take(NUM_STATISTICS));
     }
@@ -179,8 +228,8 @@ fn check(config: BackboneConfig, file: &str, n: usize, size: usize) {
     assert!(worst < tolerance && worst_element < FLIP_TOLERANCE);
 }
 
-const IMAGENET: ResnetConfig = ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false };
-const CIFAR: ResnetConfig = ResnetConfig { stem: Stem::Cifar, zero_init_residual: false };
+pub(crate) const IMAGENET: ResnetConfig = ResnetConfig { stem: Stem::Imagenet, zero_init_residual: false };
+pub(crate) const CIFAR: ResnetConfig = ResnetConfig { stem: Stem::Cifar, zero_init_residual: false };
 
 #[test]
 fn darknet_tiny_is_pytorchs() {

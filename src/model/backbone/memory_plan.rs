@@ -2,21 +2,21 @@
 
 /// When a value is written first and read last, in steps, and how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lifetime {
-    pub(super) first: usize,
-    pub(super) last: usize,
-    pub(super) len: usize,
+pub(crate) struct Lifetime {
+    pub(crate) first: usize,
+    pub(crate) last: usize,
+    pub(crate) len: usize,
 }
 
 /// The buffer of each value and the length of each buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct MemoryPlan {
-    pub(super) buffer_of: Vec<usize>,
-    pub(super) buffer_len: Vec<usize>,
+pub(crate) struct MemoryPlan {
+    pub(crate) buffer_of: Vec<usize>,
+    pub(crate) buffer_len: Vec<usize>,
 }
 
 /// Assigns buffers in the order of first use; of the free ones the one whose length is closest wins.
-pub(super) fn plan_memory(lifetimes: &[Lifetime]) -> MemoryPlan {
+pub(crate) fn plan_memory(lifetimes: &[Lifetime]) -> MemoryPlan {
     let mut plan = MemoryPlan { buffer_of: vec![0; lifetimes.len()], buffer_len: Vec::new() };
     let mut busy_until: Vec<usize> = Vec::new();
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();

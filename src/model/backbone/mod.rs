@@ -13,11 +13,11 @@ mod backbone_tests;
 pub(crate) mod cpu;
 mod darknet_tiny;
 mod execute;
-#[cfg(test)]
-mod golden_tests;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod golden_tests;
 mod init;
 pub(crate) mod layers;
-mod memory_plan;
+pub(crate) mod memory_plan;
 pub mod op;
 mod parameters;
 pub mod program;

@@ -115,7 +115,7 @@ impl Program {
     }
 
     /// Shape of what the convolution of `op` gives, before any pool; of what `op` writes where it has none.
-    pub(super) fn conv_dims(op: &Op, dims: &[Dims]) -> Dims {
+    pub(crate) fn conv_dims(op: &Op, dims: &[Dims]) -> Dims {
         match op {
             Op::ConvBn { layer, input, pool: Some(_), .. } => {
                 layer.output_dims(dims[input.0]).unwrap_or(dims[op.output().0])

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{scenario::Ending, world::result_of};
 use crate::{
+    compute::Compute,
     runner::{Cancel, RunEvent, RunObserver, StageExecutor, StageJob, event::EventLine},
     stage::{StageConfig, StageContext, StageError, StageOutcome, StageReporter},
 };
@@ -19,7 +20,7 @@ pub(super) struct Worker<'a> {
 
 impl StageExecutor for Worker<'_> {
     fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
-        self.work(&job.config, &job.context(reporter))
+        self.work(&job.config, &job.context(&Compute::Cpu, reporter))
     }
 }
 
