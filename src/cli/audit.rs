@@ -52,8 +52,13 @@ pub fn run(args: &AuditArgs, session: &Session) -> Result<(), Error> {
     let (project, store) = session.open()?;
     let cancel = Cancel::install().map_err(FsError::at("listen to signals in", &project.root))?;
     let observer: Box<dyn RunObserver> = if session.json() { Box::new(SilentObserver) } else { session.observer() };
-    let runner =
-        Runner { project: &project, store: &store, executor: &RealExecutor, observer: &*observer, cancel: &cancel };
+    let runner = Runner {
+        project: &project,
+        store: &store,
+        executor: &RealExecutor::default(),
+        observer: &*observer,
+        cancel: &cancel,
+    };
     let audit = runner.audit(&pipeline, stage.as_deref())?;
     let (different, total) = (audit.num_different(), audit.stages.len());
     if session.json() {

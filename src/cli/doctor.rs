@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Session;
 use crate::{
     cache::{CacheError, Layout, Store},
+    compute::{self, Gpu},
     error::Error,
     fs::files,
     runner::text,
@@ -32,6 +33,9 @@ struct Health {
     cache_writable: bool,
     cache_entries: usize,
     disk_free: Option<u64>,
+    gpus: Vec<Gpu>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_gpu_because: Option<String>,
     problems: Vec<String>,
 }
 
@@ -61,6 +65,12 @@ pub fn run(_args: &DoctorArgs, session: &Session) -> Result<(), Error> {
     if let Err(error) = &opened {
         problems.push(error.to_string());
     }
+    let (gpus, no_gpu_because) = match compute::gpus() {
+        Ok(gpus) if gpus.iter().any(|gpu| gpu.usable) => (gpus, compute::compiler_problem()),
+        Ok(gpus) if gpus.is_empty() => (gpus, Some("the driver knows of none".to_owned())),
+        Ok(gpus) => (gpus, Some("compute capability 8.0 is needed".to_owned())),
+        Err(reason) => (vec![], Some(reason)),
+    };
     let health = Health {
         version: env!("CARGO_PKG_VERSION"),
         host: sys::host_name(),
@@ -75,6 +85,8 @@ pub fn run(_args: &DoctorArgs, session: &Session) -> Result<(), Error> {
         cache_writable: writable,
         cache_entries: opened.as_ref().ok().and_then(|store| store.fingerprints().ok()).map_or(0, |list| list.len()),
         disk_free,
+        gpus,
+        no_gpu_because,
         problems,
     };
     if session.json() {
@@ -107,6 +119,18 @@ fn render(health: &Health, session: &Session) -> String {
     let mut out = String::new();
     for (name, value) in rows {
         let _ = writeln!(out, "{}  {value}", paint.dim(&format!("{name:<8}")));
+    }
+    for gpu in &health.gpus {
+        let Gpu { ordinal, name, capability, memory, .. } = gpu;
+        let memory = text::bytes(*memory);
+        let _ = writeln!(
+            out,
+            "{}  cuda:{ordinal}: {name}, compute capability {capability}, {memory}",
+            paint.dim("GPU     ")
+        );
+    }
+    if let Some(reason) = &health.no_gpu_because {
+        let _ = writeln!(out, "{}  none that can be used: {reason}", paint.dim("GPU     "));
     }
     for problem in &health.problems {
         let _ = writeln!(out, "{}  {problem}", paint.yellow("problem "));

@@ -99,7 +99,7 @@ fn explain(pipeline: &Pipeline, pattern: &str, session: &Session) -> Result<Vec<
     let runner = Runner {
         project: &project,
         store: &store,
-        executor: &RealExecutor,
+        executor: &RealExecutor::default(),
         observer: &SilentObserver,
         cancel: &Cancel::default(),
     };

@@ -83,7 +83,7 @@ pub fn run(args: &ExportArgs, session: &Session) -> Result<(), Error> {
     let runner = Runner {
         project: &project,
         store: &store,
-        executor: &RealExecutor,
+        executor: &RealExecutor::default(),
         observer: &SilentObserver,
         cancel: &cancel,
     };

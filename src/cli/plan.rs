@@ -55,7 +55,7 @@ pub fn make(pipeline: &Pipeline, options: &RunOptions, session: &Session) -> Res
     let runner = Runner {
         project: &project,
         store: &store,
-        executor: &RealExecutor,
+        executor: &RealExecutor::default(),
         observer: &SilentObserver,
         cancel: &Cancel::default(),
     };

@@ -1,13 +1,15 @@
 //! `run`: run what changed, restore the rest.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{PipelineArgs, Session, load, stage_worker};
 use crate::{
-    compute::Compute,
+    compute::{self, Compute, DeviceChoice, Opened, Precision},
     error::Error,
     fs::FsError,
     graph::StageGraph,
     runner::{Cancel, RunEvent, RunOptions, Runner, Selection, StageExecutor, StageJob, live::Live},
-    stage::{self, StageError, StageOutcome, StageReporter},
+    stage::{self, StageConfig, StageError, StageOutcome, StageReporter},
 };
 
 const EXAMPLES: &str = "\
@@ -38,6 +40,12 @@ pub struct RunArgs {
     /// After a failure go on with the stages that do not depend on it.
     #[arg(long, short)]
     pub keep_going: bool,
+    /// What computes, instead of what the pipeline says: `auto`, `cpu` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    /// How a GPU computes, instead of what the pipeline says: `f32`, `tf32`, `bf16` or `f16`.
+    #[arg(long, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// Execute each stage in a process of its own: one that crashes or runs out of memory fails alone.
     #[arg(long)]
     pub isolate: bool,
@@ -72,13 +80,44 @@ impl SelectionArgs {
 }
 
 /// Does the real work of stages, in this process.
-pub struct RealExecutor;
+#[derive(Debug, Default)]
+pub struct RealExecutor {
+    /// What computes, opened when the first stage needs it.
+    opened: Mutex<Option<Opened>>,
+}
 
 impl StageExecutor for RealExecutor {
     fn execute(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<StageOutcome, StageError> {
-        stage::execute(&job.config, &job.context(&Compute::Cpu, reporter))
+        let compute = match job.config {
+            StageConfig::Pretrain(_) | StageConfig::Extract(_) => self.open(job, reporter)?,
+            _ => Compute::Cpu,
+        };
+        stage::execute(&job.config, &job.context(&compute, reporter))
     }
 }
+
+impl RealExecutor {
+    /// What computes; the same for all stages of a run.
+    fn open(&self, job: &StageJob, reporter: &dyn StageReporter) -> Result<Compute, StageError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_none() {
+            let new = compute::open(job.device, job.precision)
+                .map_err(|error| StageError::Config { message: error.to_string(), help: Some(NO_DEVICE.to_owned()) })?;
+            if let Some(note) = &new.note {
+                reporter.warn(note);
+            }
+            *opened = Some(new);
+        }
+        let opened = opened.clone().unwrap_or_default();
+        if !matches!(opened.compute, Compute::Cpu) {
+            reporter.computes_on(&opened.name);
+        }
+        Ok(opened.compute)
+    }
+}
+
+/// What to do where a device cannot be used.
+const NO_DEVICE: &str = "`simsiam-pipe doctor` says what it found; `--device cpu` computes on the CPU";
 
 /// Runs the pipeline.
 ///
@@ -92,11 +131,20 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), Error> {
     let isolated = args.isolate.then(stage_worker::executor).transpose()?;
     let executor: &dyn StageExecutor = match &isolated {
         Some(isolated) => isolated,
-        None => &RealExecutor,
+        None => &RealExecutor::default(),
     };
+    let device = args.device.unwrap_or(pipeline.device);
+    // Before anything runs, not when the first stage needs it.
+    compute::check(device).map_err(|error| Error::usage(error.to_string(), NO_DEVICE))?;
     let live = Live::new(&*observer, StageGraph::build(&pipeline)?, &store.layout().live(), &pipeline.name);
     let runner = Runner { project: &project, store: &store, executor, observer: &live, cancel: &cancel };
-    let options = RunOptions { jobs: usize::from(args.jobs), keep_going: args.keep_going, ..args.selection.options() };
+    let options = RunOptions {
+        jobs: usize::from(args.jobs),
+        keep_going: args.keep_going,
+        device: args.device,
+        precision: args.precision,
+        ..args.selection.options()
+    };
     if !args.dry_run {
         runner.run(&pipeline, &options)?;
         return Ok(());

@@ -38,7 +38,7 @@ pub fn run(session: &Session) -> Result<(), Error> {
     let start_threads = |threads| session.start_threads_unless_asked(threads);
     // Nobody would take the result.
     let orphaned = || process::exit(1);
-    worker::work(BufReader::new(io::stdin()), io::stdout(), &RealExecutor, &start_threads, orphaned)
+    worker::work(BufReader::new(io::stdin()), io::stdout(), &RealExecutor::default(), &start_threads, orphaned)
         .map_err(FsError::at("write", Path::new("stdout")))?;
     Ok(())
 }

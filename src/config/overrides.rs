@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Keys that a pipeline file may have at its top.
-pub(crate) const TOP_KEYS: [&str; 5] = ["version", "name", "seed", "vars", "stages"];
+pub(crate) const TOP_KEYS: [&str; 7] = ["version", "name", "seed", "device", "precision", "vars", "stages"];
 
 /// Applies every argument in turn, so that a later one wins.
 pub(crate) fn apply(root: &mut Node, arguments: &[String], findings: &mut Findings, budget: &mut Budget) {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::stage::{StageConfig, StageKind};
+use crate::{
+    compute::{DeviceChoice, Precision},
+    stage::{StageConfig, StageKind},
+};
 
 /// A checked pipeline. Stages keep the order of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +14,10 @@ pub struct Pipeline {
     pub name: String,
     /// Seed of everything random, unless a stage has its own.
     pub seed: u64,
+    /// What computes. Decides nothing but the time and last digits, so that it is in no fingerprint.
+    pub device: DeviceChoice,
+    /// How a GPU computes.
+    pub precision: Precision,
     /// The file.
     pub path: PathBuf,
     /// The stages.

@@ -99,6 +99,16 @@ pub fn editor_schema() -> Value {
                 "anyOf": [{ "type": "string", "pattern": NAME_PATTERN }, { "$ref": "#/$defs/Reference" }]
             },
             "seed": seed_schema("Seed of everything random; a stage may have its own.", Some(0)),
+            "device": {
+                "description": "What computes: `auto` (the first GPU that can be used, or else the CPU), `cpu` or `cuda:N`. Results are cached for all devices alike.",
+                "default": "auto",
+                "anyOf": [{ "type": "string", "pattern": r"^(auto|cpu|cuda(:[0-9]+)?)$" }, { "$ref": "#/$defs/Reference" }]
+            },
+            "precision": {
+                "description": "How a GPU computes: numbers of 32 bits, the same with products of 19 bits, or of 16 bits. The CPU always computes with 32 bits.",
+                "default": "bf16",
+                "anyOf": [{ "enum": ["f32", "tf32", "bf16", "f16"] }, { "$ref": "#/$defs/Reference" }]
+            },
             "vars": {
                 "description": "Values to use elsewhere as `${vars.name}` and to change with `--set vars.name=value`.",
                 "type": ["object", "null"]

@@ -1,6 +1,6 @@
 //! The whole way from bytes to a checked pipeline.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt::Display, path::Path, str::FromStr};
 
 use super::{
     cells::Cell,
@@ -20,6 +20,7 @@ use super::{
     walk::{At, Places, Walker},
     warnings,
 };
+use crate::compute::{DeviceChoice, Precision};
 
 /// A pipeline and what is allowed in it but probably not meant.
 #[derive(Clone, Debug)]
@@ -121,6 +122,8 @@ fn check_pipeline(source_name: &Path, root: &Node, cells: &[Cell], findings: &mu
             walker.check(&entry.value, strict_seed_schema(), &at).and_then(|seed| seed.as_u64())
         }
     };
+    let device = check_word::<DeviceChoice>(root, "device", findings);
+    let precision = check_word::<Precision>(root, "precision", findings);
     if let Some(vars) = root.get("vars")
         && !matches!(vars.value.value, NodeValue::Map(_))
         && !vars.value.is_null()
@@ -138,7 +141,28 @@ fn check_pipeline(source_name: &Path, root: &Node, cells: &[Cell], findings: &mu
     }
     let seed = seed?;
     let stages = finish_stages(stages, seed, findings)?;
-    Some(Pipeline { name: name?, seed, path: source_name.to_owned(), stages })
+    Some(Pipeline { name: name?, seed, device: device?, precision: precision?, path: source_name.to_owned(), stages })
+}
+
+/// A key at the top that is one of a few words; its default where it is not there.
+fn check_word<T: FromStr<Err: Display> + Default>(root: &Node, key: &str, findings: &mut Findings) -> Option<T> {
+    let Some(entry) = root.get(key) else { return Some(T::default()) };
+    if entry.value.is_invalid() {
+        return None;
+    }
+    let span = entry.value.span.or(entry.key_span);
+    let NodeValue::Scalar(scalar) = &entry.value.value else {
+        let message = format!("`{key}` must be a word, but is {}", entry.value.describe());
+        findings.error(Finding::new("config::type", span, message).label("not a word"));
+        return None;
+    };
+    match scalar.text.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            findings.error(Finding::new("config::value", span, error.to_string()).label("unknown"));
+            None
+        }
+    }
 }
 
 fn check_version(root: &Node, findings: &mut Findings) {

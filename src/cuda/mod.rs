@@ -23,11 +23,10 @@ mod launch;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
 mod parameters;
-mod precision;
 mod simsiam;
 
+pub use crate::compute::precision::{self, Precision};
 pub use cuda_error::CudaError;
 pub use device::Device;
 pub use frozen::CudaBackbone;
-pub use precision::Precision;
 pub use simsiam::{CudaRates, CudaSimSiam, CudaStep, LossScale};

@@ -61,6 +61,17 @@ pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
     (0..count.max(0) as usize).map(|ordinal| device_info(ordinal).map(|(_, info)| info)).collect()
 }
 
+/// Why the kernels cannot be compiled here, if so.
+pub fn compiler_problem() -> Option<String> {
+    // SAFETY: only looks whether the library can be loaded.
+    let is_there = unsafe { nvrtc::sys::is_culib_present() };
+    (!is_there).then(|| {
+        "there is no CUDA run-time compiler: `libnvrtc` cannot be loaded; it comes with the CUDA toolkit, or with the \
+         Python package `nvidia-cuda-nvrtc`, whose `lib` folder must then be in LD_LIBRARY_PATH"
+            .to_owned()
+    })
+}
+
 /// An open device, its kernels compiled for one precision.
 #[derive(Debug)]
 pub struct NvidiaDevice {
@@ -296,12 +307,7 @@ fn device_info(ordinal: usize) -> Result<(CUdevice, DeviceInfo), CudaError> {
 
 /// The kernels' machine code.
 fn compile(device: &str, (major, minor): (i32, i32), precision: Precision) -> Result<Vec<u8>, CudaError> {
-    // SAFETY: only looks whether the library can be loaded.
-    if !unsafe { nvrtc::sys::is_culib_present() } {
-        let message =
-            "there is no CUDA run-time compiler: `libnvrtc` cannot be loaded; it comes with the CUDA toolkit, or \
-                       with the Python package `nvidia-cuda-nvrtc`, whose `lib` folder must then be in LD_LIBRARY_PATH"
-                .into();
+    if let Some(message) = compiler_problem() {
         return Err(CudaError::Unavailable { device: device.into(), message });
     }
     let failed = |message: String| CudaError::Failed {

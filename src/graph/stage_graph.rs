@@ -203,6 +203,7 @@ fn cycle_of(graph: &DiGraph<StageNode, String>, stages: &[Stage]) -> Option<Grap
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::compute::{DeviceChoice, Precision};
     use crate::stage::{ReportConfig, StageConfig};
 
     /// A pipeline of stages and, for each, those it takes.
@@ -214,7 +215,14 @@ pub(crate) mod tests {
             seed: 0,
             places: BTreeMap::from([(String::from("inputs.from_c"), Place { line: 7, column: 3 })]),
         });
-        Pipeline { name: "test".into(), seed: 0, path: "test.yaml".into(), stages: stages.collect() }
+        Pipeline {
+            name: "test".into(),
+            seed: 0,
+            device: DeviceChoice::Cpu,
+            precision: Precision::F32,
+            path: "test.yaml".into(),
+            stages: stages.collect(),
+        }
     }
 
     use crate::config::Place;

@@ -22,6 +22,7 @@ use crate::{
         Project, Sources, Store,
         history::{Action, HISTORY_FORMAT, RunRecord, StageRecord},
     },
+    compute::{DeviceChoice, Precision},
     config::Pipeline,
     digest::Digest,
     fs::{files, sweep_temporaries},
@@ -41,6 +42,10 @@ pub struct RunOptions {
     pub no_cache: bool,
     /// After a failure go on with what does not depend on it.
     pub keep_going: bool,
+    /// What computes, instead of what the pipeline says.
+    pub device: Option<DeviceChoice>,
+    /// How a GPU computes, instead of what the pipeline says.
+    pub precision: Option<Precision>,
 }
 
 /// What a run led to.

@@ -134,6 +134,10 @@ fn listen(stdout: impl BufRead, reporter: &dyn StageReporter, said: &Mutex<Said>
                 reporter.metric(&name, step, value.unwrap_or(f64::NAN));
                 continue;
             }
+            Ok(JobEvent::ComputesOn { device }) => {
+                reporter.computes_on(&device);
+                continue;
+            }
             Ok(JobEvent::ProgramPeak { bytes }) => {
                 reporter.program_peak(bytes);
                 continue;
@@ -190,6 +194,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::compute::{DeviceChoice, Precision};
     use crate::{
         digest::Digest,
         stage::{CommandConfig, SilentReporter, StageConfig},
@@ -215,6 +220,8 @@ mod tests {
             seed: 0,
             earlier: None,
             threads: 1,
+            device: DeviceChoice::Cpu,
+            precision: Precision::F32,
         };
         executor.execute(&job, &SilentReporter)
     }

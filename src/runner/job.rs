@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    compute::Compute,
+    compute::{Compute, DeviceChoice, Precision},
     digest::Digest,
     stage::{InputArtifact, StageConfig, StageContext, StageKind, StageReporter, earlier::Earlier},
 };
 
 /// Version of the description and of the events that answer it. Raised with every field: a worker of another
 /// version refuses.
-pub const JOB_VERSION: u32 = 1;
+pub const JOB_VERSION: u32 = 2;
 
 /// A stage to execute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,10 @@ pub struct StageJob {
     pub earlier: Option<Earlier>,
     /// How many threads to use. Decides nothing but the time.
     pub threads: usize,
+    /// What computes.
+    pub device: DeviceChoice,
+    /// How a GPU computes.
+    pub precision: Precision,
 }
 
 impl StageJob {
@@ -79,6 +83,8 @@ struct JobRecord {
     seed: u64,
     earlier: Option<Earlier>,
     threads: usize,
+    device: DeviceChoice,
+    precision: Precision,
 }
 
 impl From<StageJob> for JobRecord {
@@ -98,6 +104,8 @@ impl From<StageJob> for JobRecord {
             seed: job.seed,
             earlier: job.earlier,
             threads: job.threads,
+            device: job.device,
+            precision: job.precision,
         }
     }
 }
@@ -122,6 +130,8 @@ impl TryFrom<JobRecord> for StageJob {
             seed: record.seed,
             earlier: record.earlier,
             threads: record.threads,
+            device: record.device,
+            precision: record.precision,
         })
     }
 }
@@ -153,6 +163,8 @@ mod tests {
                 images: Some(files),
             }),
             threads: 3,
+            device: DeviceChoice::Cuda(1),
+            precision: Precision::F16,
         }
     }
 

@@ -322,6 +322,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::compute::{DeviceChoice, Precision};
     use crate::{
         cache::Provenance,
         stage::{CommandConfig, StageConfig},
@@ -419,6 +420,8 @@ mod tests {
                 })
                 .collect(),
             seed: 0,
+            device: DeviceChoice::Cpu,
+            precision: Precision::F32,
             path: "p.yaml".into(),
         };
         let planned = stages.map(|(name, _, seconds)| PlannedStage {

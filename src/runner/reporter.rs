@@ -23,6 +23,7 @@ pub(super) struct Reporter<'a> {
     last_progress: Mutex<Option<Instant>>,
     said: Mutex<String>,
     program_peak: AtomicU64,
+    device: Mutex<Option<String>>,
 }
 
 impl<'a> Reporter<'a> {
@@ -34,6 +35,7 @@ impl<'a> Reporter<'a> {
             last_progress: Mutex::new(None),
             said: Mutex::default(),
             program_peak: AtomicU64::new(0),
+            device: Mutex::default(),
         }
     }
 
@@ -46,6 +48,11 @@ impl<'a> Reporter<'a> {
     /// The most memory that a process of the stage's own held, if there was one.
     pub(super) fn program_peak_bytes(&self) -> Option<u64> {
         Some(self.program_peak.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    /// What computed.
+    pub(super) fn device(&self) -> String {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| "cpu".to_owned())
     }
 
     fn say(&self, level: Level, message: &str) {
@@ -95,5 +102,9 @@ impl StageReporter for Reporter<'_> {
 
     fn program_peak(&self, bytes: u64) {
         self.program_peak.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    fn computes_on(&self, device: &str) {
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner) = Some(device.to_owned());
     }
 }

@@ -189,7 +189,7 @@ impl Walk<'_> {
             stage: stage.name.clone(),
             created: Timestamp::now(),
             host: sys::host_name(),
-            device: "cpu".to_owned(),
+            device: reporter.device(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             git: git.clone(),
             wall_seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
@@ -280,6 +280,8 @@ impl Walk<'_> {
             seed: stage.seed,
             earlier,
             threads: (rayon::current_num_threads() / self.options.jobs.max(1)).max(1),
+            device: self.options.device.unwrap_or(self.pipeline.device),
+            precision: self.options.precision.unwrap_or(self.pipeline.precision),
         }
     }
 

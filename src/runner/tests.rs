@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cache::{Layout, Project, Store, history::Action},
-    compute::Compute,
+    compute::{Compute, DeviceChoice, Precision},
     config::{Pipeline, Stage},
     fs::files,
     lockfile::Lockfile,
@@ -41,7 +41,14 @@ pub(crate) fn pipeline(stages: &[(&str, &[&str])]) -> Pipeline {
             places: BTreeMap::new(),
         }
     });
-    Pipeline { name: "p".into(), seed: 0, path: "p.yaml".into(), stages: stages.collect() }
+    Pipeline {
+        name: "p".into(),
+        seed: 0,
+        device: DeviceChoice::Cpu,
+        precision: Precision::F32,
+        path: "p.yaml".into(),
+        stages: stages.collect(),
+    }
 }
 
 fn command<'a>(pipeline: &'a mut Pipeline, name: &str) -> &'a mut CommandConfig {

@@ -47,6 +47,8 @@ pub(super) enum JobEvent {
     Metric { name: String, step: u64, value: Option<f64> },
     /// See [`StageReporter::program_peak`].
     ProgramPeak { bytes: u64 },
+    /// See [`StageReporter::computes_on`].
+    ComputesOn { device: String },
     /// The outputs are complete.
     Finished { metrics: BTreeMap<String, Option<f64>> },
     /// There are none.
@@ -239,6 +241,10 @@ impl<W: Write + Send> StageReporter for Reporter<W> {
 
     fn program_peak(&self, bytes: u64) {
         let _ = self.send(&JobEvent::ProgramPeak { bytes });
+    }
+
+    fn computes_on(&self, device: &str) {
+        let _ = self.send(&JobEvent::ComputesOn { device: device.to_owned() });
     }
 }
 

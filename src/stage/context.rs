@@ -67,6 +67,8 @@ pub trait StageReporter: Sync {
     fn is_cancelled(&self) -> bool;
     /// A process of its own that did the stage's work held so many bytes of memory at most.
     fn program_peak(&self, _bytes: u64) {}
+    /// What computes, if that is not this processor.
+    fn computes_on(&self, _device: &str) {}
 }
 
 /// A reporter that hears nothing, for tests and one-off calls.

@@ -7,6 +7,7 @@ mod cache;
 mod commands;
 mod concurrent;
 mod crash;
+mod device;
 mod errors;
 mod export;
 mod fixture;

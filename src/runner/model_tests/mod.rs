@@ -48,7 +48,8 @@ fn play(world: &mut World, round: &Round, schema: &jsonschema::Validator) -> Res
     // although the cache has its result.
     let is_certain = round.failure.is_none() && !round.no_cache && forced.is_empty();
     let jobs = if is_certain { round.jobs } else { 1 };
-    let options = RunOptions { selection, jobs, no_cache: round.no_cache, keep_going: round.keep_going };
+    let options =
+        RunOptions { selection, jobs, no_cache: round.no_cache, keep_going: round.keep_going, ..RunOptions::default() };
     let (store, cancel, recorder) = (world.store(), Cancel::default(), Recorder::default());
     let failing = round.failure.and_then(|(stage, ending)| Some((name(Some(stage))?, ending)));
     let worker = Worker { failing, cancel: &cancel, executed: Mutex::default() };

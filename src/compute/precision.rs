@@ -1,8 +1,13 @@
-//! How numbers are stored and multiplied.
+//! How numbers are stored and multiplied on a GPU.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 /// What activations and their gradients are stored as and what convolutions and linear layers multiply. Trained values,
 /// their gradients, statistics and all sums are f32 or f64.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// f32, multiplied as such.
     F32,
@@ -43,12 +48,35 @@ impl Precision {
     }
 
     /// Elements in the 16 bytes that a thread moves at once.
-    pub(super) fn vector(self) -> usize {
+    pub fn vector(self) -> usize {
         16 / self.element_bytes()
     }
 
     /// Whether weights are multiplied in another type than they are trained in.
-    pub(super) fn is_half_width(self) -> bool {
+    pub fn is_half_width(self) -> bool {
         self.element_bytes() == 2
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|precision| precision.name() == text);
+        known.ok_or_else(|| format!("`{text}` is no precision: write `f32`, `tf32`, `bf16` or `f16`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_file() {
+        for precision in Precision::ALL {
+            assert_eq!(precision.name().parse(), Ok(precision));
+            assert_eq!(serde_json::to_value(precision).unwrap(), precision.name());
+        }
+        assert!("fp16".parse::<Precision>().is_err());
     }
 }
