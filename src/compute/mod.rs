@@ -32,6 +32,9 @@ pub enum ComputeError {
     /// The network refused.
     #[error(transparent)]
     Model(#[from] SimSiamError),
+    /// The device has too little memory.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// The device did not do it.
     #[error("{0}")]
     Device(String),
@@ -42,6 +45,7 @@ impl From<CudaError> for ComputeError {
     fn from(error: CudaError) -> Self {
         match error {
             CudaError::Model(error) => Self::Model(error),
+            CudaError::OutOfMemory { .. } => Self::OutOfMemory(error.to_string()),
             error => Self::Device(error.to_string()),
         }
     }

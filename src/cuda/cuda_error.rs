@@ -14,7 +14,7 @@ pub enum CudaError {
         message: String,
     },
     /// The device has no memory left.
-    #[error("`{device}` has no memory left: {wanted} bytes were asked for beside {held} that are held")]
+    #[error("`{device}` has no memory left: {wanted} bytes were needed beside {held} that are held")]
     OutOfMemory {
         /// Such as `cuda:0`.
         device: String,

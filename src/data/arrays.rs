@@ -160,10 +160,6 @@ impl ImageSource for Arrays {
         &self.items
     }
 
-    fn dimensions_hint(&self, _idx: usize) -> Option<(u32, u32)> {
-        Some((self.width, self.height))
-    }
-
     fn decode(&self, idx: usize, options: &DecodeOptions) -> Result<OwnedImage, String> {
         options.check_size(self.width, self.height)?;
         let bytes = self.file.read(idx)?;

@@ -178,10 +178,6 @@ impl ImageSource for Cifar {
         &self.items
     }
 
-    fn dimensions_hint(&self, _idx: usize) -> Option<(u32, u32)> {
-        Some((SIDE as u32, SIDE as u32))
-    }
-
     fn decode(&self, idx: usize, _options: &DecodeOptions) -> Result<OwnedImage, String> {
         let (file, record) = self.places[idx];
         let record = self.files[file].read(record)?;

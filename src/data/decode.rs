@@ -19,8 +19,6 @@ use super::{
 };
 use crate::augment::ImageRef;
 
-/// How much of a file is looked at first to find the size of the image.
-const HEAD: u64 = 4096;
 /// Memory that a file's size is believed to need before anything of it was read.
 const LARGE_FILE: u64 = 64 << 20;
 
@@ -96,25 +94,19 @@ pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<OwnedImage, 
 /// # Errors
 /// As [`decode_rgb`], and where the file cannot be read.
 pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<OwnedImage, String> {
-    decode_with(&read_image_file(path, u64::MAX)?, options)
+    decode_with(&read_image_file(path)?, options)
 }
 
-/// Width and height of an image file, from its first bytes where they say so.
-pub(super) fn dimensions_of_file(path: &Path) -> Option<(u32, u32)> {
-    let head = read_image_file(path, HEAD).ok().and_then(|head| read_dimensions(&head).ok());
-    head.or_else(|| read_dimensions(&read_image_file(path, u64::MAX).ok()?).ok())
-}
-
-/// At most the first `limit` bytes of a file.
-fn read_image_file(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+/// The bytes of a file.
+fn read_image_file(path: &Path) -> Result<Vec<u8>, String> {
     let describe = |error: io::Error| format!("it cannot be read: {error}");
     // Opening a pipe would wait for ever.
     let metadata = std::fs::metadata(path).map_err(describe)?;
     if !metadata.is_file() {
         return Err("it is not a regular file".into());
     }
-    let mut bytes = Vec::with_capacity(metadata.len().min(limit).min(LARGE_FILE) as usize + 1);
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(describe)?;
+    let mut bytes = Vec::with_capacity(metadata.len().min(LARGE_FILE) as usize + 1);
+    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(describe)?;
     Ok(bytes)
 }
 

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{
     DataError, Progress,
     class_names::{EXTENSIONS, is_image_extension},
-    decode::{DecodeOptions, OwnedImage, decode_file, dimensions_of_file},
+    decode::{DecodeOptions, OwnedImage, decode_file},
     image_source::{ImageSource, SourceItem},
 };
 
@@ -134,10 +134,6 @@ impl ImageSource for ImageFolder {
 
     fn items(&self) -> &[SourceItem] {
         &self.items
-    }
-
-    fn dimensions_hint(&self, idx: usize) -> Option<(u32, u32)> {
-        dimensions_of_file(&self.paths[idx])
     }
 
     fn decode(&self, idx: usize, options: &DecodeOptions) -> Result<OwnedImage, String> {

@@ -19,9 +19,6 @@ pub trait ImageSource: Sync {
     /// The images in the order in which they are stored.
     fn items(&self) -> &[SourceItem];
 
-    /// Width and height as far as they are known without decoding; decides only how much is decoded at once.
-    fn dimensions_hint(&self, idx: usize) -> Option<(u32, u32)>;
-
     /// Decodes the image at `idx`.
     ///
     /// # Errors

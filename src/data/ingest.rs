@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rayon::prelude::*;
@@ -32,7 +33,7 @@ use crate::augment::{
 /// How many images are looked at at once.
 const WINDOW: usize = 256;
 /// How many bytes of images may be decoded while as many are written.
-const WINDOW_BYTES: u64 = 128 << 20;
+const WINDOW_BYTES: usize = 128 << 20;
 
 /// Reads the images of `config.source` and writes the dataset artifact into `out_dir`. What `earlier` holds of them
 /// is taken from there; the artifact is the same, to the byte, with and without it.
@@ -83,23 +84,45 @@ pub fn ingest_without(
         ingest_without(config, project_root, out_dir, None, exclude, progress)
     };
     let with_digests = duplicates.is_active();
+    let prepare = |scratch: &mut ResampleScratch, item: &Selected| -> Result<Prepared, String> {
+        if let (Some(row), Some(earlier)) = (item.earlier, earlier) {
+            let digest = with_digests.then(|| pixel_digest(earlier.dataset().image(row)));
+            return Ok(Prepared { pixels: Pixels::Taken(row), digest });
+        }
+        let image = resize(source.decode(item.idx, &options)?, &config.resize, scratch);
+        let sums = PixelSums::of(&image.rgb);
+        let digest = with_digests.then(|| pixel_digest(image.as_ref()));
+        Ok(Prepared { pixels: Pixels::New(image, sums), digest })
+    };
     let decode = |part: &[Selected]| -> PreparedImages {
+        let held = AtomicUsize::new(0);
         part.par_iter()
             .map_init(ResampleScratch::default, |scratch, item| {
-                if let (Some(row), Some(earlier)) = (item.earlier, earlier) {
-                    let digest = with_digests.then(|| pixel_digest(earlier.dataset().image(row)));
-                    return Ok(Prepared { pixels: Pixels::Taken(row), digest });
+                if held.load(Ordering::Relaxed) >= WINDOW_BYTES || progress.is_cancelled() {
+                    return None;
                 }
-                let image = resize(source.decode(item.idx, &options)?, &config.resize, scratch);
-                let sums = PixelSums::of(&image.rgb);
-                let digest = with_digests.then(|| pixel_digest(image.as_ref()));
-                Ok(Prepared { pixels: Pixels::New(image, sums), digest })
+                let prepared = prepare(scratch, item);
+                held.fetch_add(prepared.as_ref().map_or(0, Prepared::num_bytes), Ordering::Relaxed);
+                Some(prepared)
             })
             .collect()
     };
     // Gives whether the earlier dataset is whole.
-    let mut store = |part: &[Selected], images: PreparedImages| -> Result<bool, DataError> {
-        for (item, image) in part.iter().zip(images) {
+    let mut store = |part: &[Selected], mut images: PreparedImages| -> Result<bool, DataError> {
+        for at in 0..part.len() {
+            if images[at].is_none() {
+                if progress.is_cancelled() {
+                    return Err(DataError::Cancelled);
+                }
+                // There was no room: a few at a time, as they are written.
+                let end = part.len().min(at + 2 * rayon::current_num_threads());
+                let late = part[at..end].par_iter().map_init(ResampleScratch::default, &prepare);
+                let late: Vec<_> = late.collect();
+                for (image, late) in images[at..end].iter_mut().zip(late) {
+                    image.get_or_insert(late);
+                }
+            }
+            let (item, Some(image)) = (&part[at], images[at].take()) else { continue };
             let name = &source.items()[item.idx].name;
             let Prepared { pixels, digest } = match image {
                 Ok(prepared) => prepared,
@@ -131,18 +154,16 @@ pub fn ingest_without(
     };
     // While some images are decoded those before are written.
     let mut before: Option<(&[Selected], PreparedImages)> = None;
-    for window in selected.chunks(WINDOW) {
-        for part in split_by_bytes(source, window, config) {
-            if progress.is_cancelled() {
-                return Err(DataError::Cancelled);
-            }
-            let store_before = || before.take().map_or(Ok(true), |(part, images)| store(part, images));
-            let (earlier_is_whole, images) = rayon::join(store_before, || decode(part));
-            if !earlier_is_whole? {
-                return without_earlier();
-            }
-            before = Some((part, images));
+    for part in selected.chunks(WINDOW) {
+        if progress.is_cancelled() {
+            return Err(DataError::Cancelled);
         }
+        let store_before = || before.take().map_or(Ok(true), |(part, images)| store(part, images));
+        let (earlier_is_whole, images) = rayon::join(store_before, || decode(part));
+        if !earlier_is_whole? {
+            return without_earlier();
+        }
+        before = Some((part, images));
     }
     if let Some((part, images)) = before
         && !store(part, images)?
@@ -179,8 +200,18 @@ struct Prepared {
     digest: Option<PixelDigest>,
 }
 
-/// Images in their order, or why one cannot be used.
-type PreparedImages = Vec<Result<Prepared, String>>;
+impl Prepared {
+    /// Bytes that it holds: what is taken lies in a file.
+    fn num_bytes(&self) -> usize {
+        match &self.pixels {
+            Pixels::New(image, _) => image.rgb.len(),
+            Pixels::Taken(_) => 0,
+        }
+    }
+}
+
+/// Images in their order, or why one cannot be used; `None` where there was no room for more.
+type PreparedImages = Vec<Option<Result<Prepared, String>>>;
 
 /// An image on its way into the store.
 enum Pixels {
@@ -308,34 +339,6 @@ fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32)
         ResizeConfig::ShorterSide(side) => scale_shorter_side(width, height, (*side).max(1)),
         ResizeConfig::Exact(size) => (size.width.max(1), size.height.max(1)),
     }
-}
-
-/// Cuts a window into parts whose decoded images fit the memory set aside for them.
-fn split_by_bytes<'w>(source: &dyn ImageSource, window: &'w [Selected], config: &IngestConfig) -> Vec<&'w [Selected]> {
-    let bytes: Vec<u64> = window
-        .par_iter()
-        .map(|item| {
-            // What lies in a file needs no memory.
-            if item.earlier.is_some() {
-                return 0;
-            }
-            source.dimensions_hint(item.idx).map_or(0, |size| {
-                let (width, height) = target_size(size, &config.resize);
-                3 * u64::from(width) * u64::from(height)
-            })
-        })
-        .collect();
-    let mut parts = vec![];
-    let (mut start, mut sum) = (0, 0);
-    for (idx, &size) in bytes.iter().enumerate() {
-        if idx > start && sum + size > WINDOW_BYTES {
-            parts.push(&window[start..idx]);
-            (start, sum) = (idx, 0);
-        }
-        sum += size;
-    }
-    parts.push(&window[start..]);
-    parts
 }
 
 fn broken_file(config: &IngestConfig, name: &str, reason: &str) -> DataError {

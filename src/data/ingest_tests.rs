@@ -229,6 +229,25 @@ fn a_stop_is_heard() {
     assert!(matches!(result, Err(DataError::Cancelled)));
 }
 
+/// 36 images of 4.3 MB each, where 128 MiB may be held at once.
+#[test]
+fn more_than_fits_into_memory_at_once_is_stored_in_order() {
+    let folder = Folder::new(&[]);
+    for idx in 0..36_u8 {
+        let image = RgbImage::from_pixel(1200, 1200, image::Rgb([idx, 1, 2]));
+        fs::create_dir_all(folder.path("a")).unwrap();
+        image.save(folder.path(&format!("a/{idx:02}.bmp"))).unwrap();
+    }
+    folder.ingest(json!({})).unwrap();
+    let dataset = folder.open();
+    assert_eq!(dataset.len(), 36);
+    for idx in 0..36 {
+        let rgb = dataset.image(idx).rgb;
+        assert_eq!((dataset.name(idx), rgb.len()), (format!("a/{idx:02}.bmp").as_str(), 3 * 1200 * 1200));
+        assert_eq!((&rgb[..3], &rgb[rgb.len() - 3..]), (&[idx as u8, 1, 2][..], &[idx as u8, 1, 2][..]));
+    }
+}
+
 #[test]
 fn cifar_batches_are_read_and_checked() {
     let folder = Folder::new(&[]);

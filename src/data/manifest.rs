@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     DataError,
     class_names::classes_of,
-    decode::{DecodeOptions, OwnedImage, decode_file, dimensions_of_file},
+    decode::{DecodeOptions, OwnedImage, decode_file},
     image_source::{ImageSource, SourceItem},
     record_file::open_file,
     source_config::ManifestConfig,
@@ -87,10 +87,6 @@ impl ImageSource for Manifest {
 
     fn items(&self) -> &[SourceItem] {
         &self.items
-    }
-
-    fn dimensions_hint(&self, idx: usize) -> Option<(u32, u32)> {
-        dimensions_of_file(&self.images.join(&self.items[idx].name))
     }
 
     fn decode(&self, idx: usize, options: &DecodeOptions) -> Result<OwnedImage, String> {

@@ -12,7 +12,7 @@ use std::{
 use super::{
     DataError,
     class_names::{classes_of, is_image_extension},
-    decode::{DecodeOptions, OwnedImage, decode_with, read_dimensions},
+    decode::{DecodeOptions, OwnedImage, decode_with},
     image_source::{ImageSource, SourceItem},
     record_file::{compression, open_file},
     source_config::{TarLabel, TarShardsConfig},
@@ -20,8 +20,6 @@ use super::{
 
 /// A label is not longer.
 const MAX_LABEL: u64 = 1 << 20;
-/// How much of an image is looked at to find its size.
-const HEAD: u64 = 4096;
 
 /// The images of all archives in the order of the archives and within them.
 #[derive(Debug)]
@@ -101,13 +99,13 @@ impl TarShards {
     }
 
     /// At most the first `limit` bytes of an image.
-    fn read(&self, idx: usize, limit: u64) -> Result<Vec<u8>, String> {
+    fn read(&self, idx: usize) -> Result<Vec<u8>, String> {
         let Place { shard, start, size } = self.places[idx];
         let mut bytes = vec![];
         let mut read = || {
             let mut file = File::open(&self.shards[shard])?;
             file.seek(SeekFrom::Start(start))?;
-            file.take(size.min(limit)).read_to_end(&mut bytes)
+            file.take(size).read_to_end(&mut bytes)
         };
         read().map_err(|error: io::Error| format!("it cannot be read: {error}"))?;
         Ok(bytes)
@@ -123,13 +121,8 @@ impl ImageSource for TarShards {
         &self.items
     }
 
-    fn dimensions_hint(&self, idx: usize) -> Option<(u32, u32)> {
-        let head = self.read(idx, HEAD).ok().and_then(|head| read_dimensions(&head).ok());
-        head.or_else(|| read_dimensions(&self.read(idx, u64::MAX).ok()?).ok())
-    }
-
     fn decode(&self, idx: usize, options: &DecodeOptions) -> Result<OwnedImage, String> {
-        decode_with(&self.read(idx, u64::MAX)?, options)
+        decode_with(&self.read(idx)?, options)
     }
 }
 

@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn another_version_and_unknown_fields_are_refused() {
         let mut record = serde_json::to_value(job(StageKind::Extract, json!({}))).unwrap();
-        record["version"] = json!(2);
+        record["version"] = json!(JOB_VERSION + 1);
         let error = serde_json::from_value::<StageJob>(record.clone()).unwrap_err();
-        assert_eq!(error.to_string(), "version 2 is not 1, the one that is known here");
-        record["version"] = json!(1);
+        assert_eq!(error.to_string(), "version 3 is not 2, the one that is known here");
+        record["version"] = json!(JOB_VERSION);
         record["gpu"] = json!(0);
         assert!(serde_json::from_value::<StageJob>(record).unwrap_err().to_string().contains("unknown field `gpu`"));
     }

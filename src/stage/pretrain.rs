@@ -426,6 +426,7 @@ impl From<TrainError> for StageError {
             TrainError::NotFinite { .. }
             | TrainError::Collapsed(_)
             | TrainError::Checkpoint(_)
+            | TrainError::OutOfMemory(_)
             | TrainError::Device(_) => Self::Training { message, help },
         }
     }

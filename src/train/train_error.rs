@@ -48,6 +48,9 @@ pub enum TrainError {
     /// The networks refused.
     #[error(transparent)]
     Model(#[from] SimSiamError),
+    /// The device that computes has too little memory.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// The device that computes did not do it.
     #[error("{0}")]
     Device(String),
@@ -79,6 +82,11 @@ impl TrainError {
             Self::TooLittleMemory { fitting: None, .. } => {
                 Some("lower the policy's `image_size`, choose a smaller backbone, or free memory".into())
             }
+            Self::OutOfMemory(_) => Some(
+                "compute a step in parts (`accumulate`), lower `batch_size` or the policy's `image_size`, take \
+                 `precision: bf16` (half of f32), or free the device; what was trained is in the last checkpoint"
+                    .into(),
+            ),
             Self::Collapsed(_) => Some(COLLAPSE_HELP.into()),
             _ => None,
         }
@@ -89,6 +97,7 @@ impl From<ComputeError> for TrainError {
     fn from(error: ComputeError) -> Self {
         match error {
             ComputeError::Model(error) => Self::Model(error),
+            ComputeError::OutOfMemory(message) => Self::OutOfMemory(message),
             ComputeError::Device(message) => Self::Device(message),
         }
     }

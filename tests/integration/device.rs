@@ -25,7 +25,7 @@ fn devices_and_precisions_are_words_and_decide_no_result() {
     project.call(&["plan"]).ok().prints("everything is up to date");
     project.call(&["plan", "--set", "device=auto", "--set", "precision=tf32"]).ok().prints("everything is up to date");
     project.edit("pipelines/words.yaml", "device: cpu\nprecision: f32\n", "device: [cpu]\nprecision: 16\n");
-    let called = project.call(&["plan"]).code(2);
+    let called = project.call(&["plan"]).code(3);
     called.says("`device` must be a word").says("`16` is no precision: write `f32`, `tf32`, `bf16` or `f16`");
 }
 

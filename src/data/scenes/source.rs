@@ -42,10 +42,6 @@ impl ImageSource for SyntheticScenes {
         &self.items
     }
 
-    fn dimensions_hint(&self, _idx: usize) -> Option<(u32, u32)> {
-        Some((self.config.image_size, self.config.image_size))
-    }
-
     fn decode(&self, idx: usize, _options: &DecodeOptions) -> Result<OwnedImage, String> {
         let per_class = self.config.images_per_class.max(1) as usize;
         let (class, number) = (idx / per_class, idx % per_class);
