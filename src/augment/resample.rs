@@ -32,6 +32,8 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// The weights of one direction: output i is the sum over its taps of weight · input.
 #[derive(Clone, Debug, Default)]
 struct Coefficients {
+    /// What they are for: photographs of one size need them once.
+    planned: Option<(u32, u32, u32, u32, Interpolation)>,
     /// First input of each output.
     starts: Vec<u32>,
     /// Number of taps of each output.
@@ -49,6 +51,11 @@ struct Coefficients {
 impl Coefficients {
     /// Weights for outputs `first … first + count` of a line of `in_len` pixels that becomes `out_len`.
     fn plan(&mut self, in_len: u32, out_len: u32, first: u32, count: u32, filter: Interpolation) {
+        let planned = Some((in_len, out_len, first, count, filter));
+        if self.planned == planned {
+            return;
+        }
+        self.planned = planned;
         let scale = f64::from(in_len) / f64::from(out_len);
         let filter_scale = scale.max(1.0);
         let support = filter_support(filter) * filter_scale;

@@ -106,7 +106,8 @@ fn read_image_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err("it is not a regular file".into());
     }
     let mut bytes = Vec::with_capacity(metadata.len().min(LARGE_FILE) as usize + 1);
-    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(describe)?;
+    // Of a file itself, `read_to_end` would ask for the size once more.
+    File::open(path).and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)).map_err(describe)?;
     Ok(bytes)
 }
 

@@ -60,15 +60,18 @@ fn a_kill_leaves_nothing_visible_and_the_next_run_works() {
     project.edit(
         "pipeline.yaml",
         "while [ ! -e go ]; do sleep 0.02; done; echo alive >> after.txt",
-        "sh -c \"while [ ! -e go ]; do sleep 0.02; done; echo alive >> after.txt\"; true",
+        "sh -c \"echo \\$\\$ > pid.txt; while [ ! -e go ]; do sleep 0.02; done; echo alive >> after.txt\"; true",
     );
     let mut child = start(&project);
-    wait_for_start(&project);
+    let pid = || fs::read_to_string(project.path("pid.txt")).ok().filter(|pid| pid.ends_with('\n'));
+    wait_until("the start of the child", || pid().is_some());
+    let state = format!("/proc/{}/stat", pid().unwrap().trim());
+    assert!(Path::new(&state).exists(), "{state}");
     child.kill().unwrap();
     child.wait().unwrap();
     nothing_visible(&project);
-    // The guard is a process of its own and needs a moment; on a busy machine a longer one.
-    thread::sleep(Duration::from_millis(1500));
+    // The guard is a process of its own and needs a moment. Who was ended may lie there until somebody asks for its code.
+    wait_until("the end of the child", || fs::read_to_string(&state).map_or(true, |stat| stat.contains(") Z ")));
     project.put("go", "");
     thread::sleep(Duration::from_millis(300));
     assert!(!project.path("after.txt").exists(), "the program went on after its parent was killed");
