@@ -30,8 +30,9 @@ use crate::augment::{
     resample::{ResampleScratch, resize_image},
 };
 
-/// How many images are looked at at once.
+/// How many images are decoded at once, and looked at at once.
 const WINDOW: usize = 256;
+const MAX_PART: usize = 64 * WINDOW;
 /// How many bytes of images may be decoded while as many are written.
 const WINDOW_BYTES: usize = 128 << 20;
 
@@ -154,7 +155,7 @@ pub fn ingest_without(
     };
     // While some images are decoded those before are written.
     let mut before: Option<(&[Selected], PreparedImages)> = None;
-    for part in selected.chunks(WINDOW) {
+    for part in parts(&selected) {
         if progress.is_cancelled() {
             return Err(DataError::Cancelled);
         }
@@ -341,6 +342,19 @@ fn target_size((width, height): (u32, u32), config: &ResizeConfig) -> (u32, u32)
     }
 }
 
+/// Cuts a list into parts of [`WINDOW`] images that must be decoded each, however many are taken between them: new ones
+/// among many that are as before are decoded side by side.
+fn parts(selected: &[Selected]) -> impl Iterator<Item = &[Selected]> {
+    let mut rest = selected;
+    std::iter::from_fn(move || {
+        let new = rest.iter().enumerate().filter(|(_, item)| item.earlier.is_none());
+        let end = new.map(|(idx, _)| idx + 1).nth(WINDOW - 1).unwrap_or(rest.len()).min(MAX_PART);
+        let part;
+        (part, rest) = rest.split_at(end);
+        (!part.is_empty()).then_some(part)
+    })
+}
+
 fn broken_file(config: &IngestConfig, name: &str, reason: &str) -> DataError {
     let place = config.source.paths().last().map(|place| format!(" in `{}`", place.path));
     let folder = place.unwrap_or_default();
@@ -373,5 +387,25 @@ fn warn_about_classes(class_names: &[String], counts: &[u64], progress: &dyn Pro
             1 => progress.warn(&format!("class `{name}` has only one image")),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_a_window_of_new_images_each() {
+        let list = |new: &dyn Fn(usize) -> bool, len: usize| -> Vec<Selected> {
+            let item = |idx| Selected { idx, label: None, earlier: (!new(idx)).then_some(idx) };
+            (0..len).map(item).collect()
+        };
+        let lens = |selected: &[Selected]| -> Vec<usize> { parts(selected).map(<[_]>::len).collect() };
+        assert_eq!(lens(&list(&|_| true, 600)), [256, 256, 88]);
+        assert_eq!(lens(&list(&|idx| idx % 10 == 0, 17_000)), [2551, 2560, 2560, 2560, 2560, 2560, 1649]);
+        assert_eq!(lens(&list(&|_| false, MAX_PART + 1)), [MAX_PART, 1]);
+        assert_eq!(lens(&[]), [0_usize; 0]);
+        let all = list(&|idx| idx % 3 == 0, 5_000);
+        assert_eq!(parts(&all).flatten().map(|item| item.idx).collect::<Vec<_>>(), (0..5_000).collect::<Vec<_>>());
     }
 }
