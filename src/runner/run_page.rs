@@ -1,8 +1,8 @@
 //! `runs/<pipeline>/<report>.html`: the page of a report artifact with the run beside it, graph, times and throughput.
 //!
 //! The artifact is the same wherever and whenever it was made, so none of this can be part of it. The page is made anew
-//! when a stage that it rests on ran, or when one of them is another than the page says; a run that restores everything
-//! reads its first bytes and leaves it alone.
+//! when a stage that it rests on ran, when one of them is another than the page says, or when somebody has changed it; a
+//! run that restores everything leaves it alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -123,7 +123,8 @@ pub(super) fn update(
     let key = key(&stages);
     let ran = stages.iter().any(|stage| stage.action == Some(Action::Executed));
     let start = files::read_start(&path, STAMP_WITHIN)?;
-    if !ran && start.is_some_and(|start| key_of(&String::from_utf8_lossy(&start)) == Some(key)) {
+    // The key is cheap to look at; only where it fits is the page looked at as a whole.
+    if !ran && start.is_some_and(|start| key_of(&String::from_utf8_lossy(&start)) == Some(key)) && is_ours(&path)? {
         return Ok(Some((path, None)));
     }
     let Some(page) = render(store, pipeline, &stages, Some(moment), &key)? else { return Ok(None) };

@@ -106,6 +106,7 @@ fn spoken(name: &str, value: f64) -> Option<String> {
     Some(match (area, figure_name) {
         ("dataset", "skipped") if value == 0.0 => return None,
         ("dataset", what) => format!("{} {what}", count(value.max(0.0) as u64)),
+        ("train", "epochs") if value == 1.0 => "1 epoch".to_owned(),
         ("train", "epochs") => format!("{} epochs", count(value.max(0.0) as u64)),
         ("train", "loss") => format!("loss {value:.3}"),
         ("train", "embedding_std_ratio") => format!("std·√d {value:.2}"),

@@ -51,6 +51,11 @@ fn the_page_tells_of_the_run_and_the_artifact_does_not() {
     assert!(project.read(PAGE).contains("1 of 10 stages ran") && !project.read(PAGE).contains("my notes"));
     let [kept] = &aside(&project)[..] else { panic!("{:?}", aside(&project)) };
     assert!(project.read(&format!("runs/tiny/{kept}")).contains("my notes"));
+    // Also where nothing runs.
+    project.call(&["run"]).ok();
+    project.put(PAGE, &project.read(PAGE).replace("<main>", "<main><p>my other notes</p>"));
+    project.call(&["run"]).ok().says("`runs/tiny/report.html` was changed by somebody");
+    assert!(!project.read(PAGE).contains("my other notes") && aside(&project).len() == 2);
     // A page that is gone comes back.
     fs::remove_file(project.path(PAGE)).unwrap();
     project.call(&["run"]).ok();
