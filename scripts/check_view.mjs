@@ -90,6 +90,8 @@ try {
   await report.click();
   await index.waitForSelector("#verdict");
   expect(await index.locator("#run .pipeline").isVisible(), "the report shows no graph");
+  // Pages that still ask would be left without an answer.
+  for (const asking of [page, dark, phone]) await asking.context().close();
   viewer.kill("SIGINT");
   const [code] = await once(viewer, "exit");
   expect(code === 130, `it ends with ${code}`);
