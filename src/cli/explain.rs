@@ -220,7 +220,7 @@ fn render(explained: &Explained, session: &Session) -> String {
 /// What an estimate goes by, where that is not the last run of the stage itself with as much to do.
 fn basis(estimate: &Estimate, ran_before: bool) -> String {
     match &estimate.basis {
-        Basis::Shapes => " (by the shapes of its work and the speed of this machine: it has never run)".to_owned(),
+        Basis::Shapes => " (by the shapes of its work and the speed of this machine)".to_owned(),
         Basis::EarlierRun { stage, work, .. } => {
             let like = if ran_before { "the last run".to_owned() } else { format!("`{stage}`") };
             match (text::is_same_work(*work), ran_before) {

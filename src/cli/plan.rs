@@ -125,7 +125,8 @@ fn last(stage: &PlannedStage, paint: Paint) -> String {
             if text::is_same_work(*work) { took } else { format!("about {}; {took}", text::duration(*seconds)) }
         }
         Some(Estimate { basis: Basis::Shapes, seconds, .. }) => {
-            format!("about {} by its shapes", text::duration(*seconds))
+            let took = stage.last_seconds.map(|last| format!("; other work took {}", text::duration(last)));
+            format!("about {} by its shapes{}", text::duration(*seconds), took.unwrap_or_default())
         }
         None => return String::new(),
     };

@@ -102,20 +102,16 @@ impl SimSiam {
         predictor: &PredictorConfig,
         seed: u64,
     ) -> Result<Self, SimSiamError> {
-        Ok(Self::on(Backbone::build(backbone, seed)?, projector, predictor, seed))
-    }
-
-    /// The networks with a backbone that is there and initial heads.
-    pub fn on(backbone: Backbone, projector: &ProjectorConfig, predictor: &PredictorConfig, seed: u64) -> Self {
+        let backbone = Backbone::build(backbone, seed)?;
         let projector_rng = seeded_rng(seed, "projector weights", &[]);
         let predictor_rng = seeded_rng(seed, "predictor weights", &[]);
         let output_dim = projector.output_dim as usize;
-        Self {
+        Ok(Self {
             projector: build_projector(projector, backbone.feature_dim(), projector_rng),
             predictor: build_predictor(predictor, output_dim, predictor_rng),
             backbone,
             device: Cpu::default(),
-        }
+        })
     }
 
     /// Algorithm 1 of the paper up to the update: all views through f and h, the symmetrised loss, and the

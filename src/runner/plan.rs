@@ -81,7 +81,8 @@ pub enum Basis {
         /// the time is in proportion.
         work: f64,
     },
-    /// The shapes of the work and the speed of this machine, where there was no run: good to a factor of about two.
+    /// The shapes of the work and the speed of this machine, where there was no run, or one of quite other work: good to a
+    /// factor of about two.
     Shapes,
 }
 
@@ -93,6 +94,14 @@ impl From<Forecast> for Estimate {
 }
 
 impl Estimate {
+    /// Whether what shapes say is so far from what a run says that there must be other work: another backbone, larger
+    /// images. Small differences are those of the machine, or of what shapes do not see.
+    pub fn is_other_work_than(&self, run: &Self) -> bool {
+        const TIMES: f64 = 3.0;
+        const UNSEEN_SECONDS: f64 = 20.0;
+        self.seconds > TIMES * (run.seconds + 1.0) || run.seconds > TIMES * (self.seconds + UNSEEN_SECONDS)
+    }
+
     /// What an entry of the cache says of a stage that has `work` times as much to do.
     pub fn of(entry: &CacheEntry, work: f64) -> Self {
         let made = &entry.provenance;
@@ -452,6 +461,17 @@ mod tests {
         let cost = |jobs| Plan::new(&pipeline, planned.to_vec(), jobs).cost;
         assert_eq!([0, 1, 2, 3, 9].map(|jobs| cost(jobs).elapsed_seconds), [10.0, 10.0, 6.0, 6.0, 6.0]);
         assert_eq!((cost(2).seconds, cost(0).jobs, cost(2).stages, cost(2).by_shapes), (10.0, 1, 4, 1));
+    }
+
+    #[test]
+    fn shapes_win_over_a_run_of_quite_other_work() {
+        let other = |shapes: f64, run: f64| {
+            let of = |seconds| Estimate::from(Forecast { seconds, peak_memory_bytes: 1, disk_bytes: 1 });
+            of(shapes).is_other_work_than(&of(run))
+        };
+        assert!(other(1275.0, 20.0) && other(20.0, 36_000.0));
+        // A busy machine; a stage whose work is mostly what shapes do not see.
+        assert!(!other(69.0, 257.0) && !other(2.9, 14.0) && !other(2.0, 0.1) && !other(60.0, 30.0));
     }
 
     #[test]

@@ -214,6 +214,7 @@ impl Planner<'_> {
         known: &Known,
     ) -> Result<PlannedStage, RunnerError> {
         verdict.locate(stage, &self.pipeline.path.display().to_string());
+        let is_hit = verdict.is_hit();
         let like = if last.is_some() { None } else { self.past()?.like(&stage.name) };
         let by_run = |entry: &CacheEntry| Estimate::of(entry, relative_work(&entry.fingerprint.config, &now.config));
         let by_shapes = || {
@@ -226,7 +227,11 @@ impl Planner<'_> {
             verdict,
             fingerprint,
             last_seconds: last.map(|entry| entry.provenance.wall_seconds),
-            estimate: last.or(like).map(by_run).or_else(by_shapes),
+            estimate: match last.or(like).map(by_run) {
+                None => by_shapes(),
+                Some(run) if is_hit => Some(run),
+                Some(run) => Some(by_shapes().filter(|shapes| shapes.is_other_work_than(&run)).unwrap_or(run)),
+            },
         })
     }
 

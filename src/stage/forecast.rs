@@ -17,7 +17,9 @@ use crate::{
     kernels::{matrix::Matrix, product::multiply},
     model::{
         backbone::{Backbone, BackboneConfig},
-        simsiam::{SimSiam, SimSiamError},
+        predictor::PredictorConfig,
+        projector::ProjectorConfig,
+        simsiam::SimSiamError,
     },
     train::{PretrainConfig, train_config::ClassifierTrainConfig},
 };
@@ -142,18 +144,19 @@ pub fn pretrain(
     dataset: DatasetShape,
     machine: &Machine,
 ) -> Result<Forecast, SimSiamError> {
-    let model = SimSiam::on(Backbone::zeroed(&config.backbone), &config.projector, &config.predictor, 0);
+    let backbone = Backbone::zeroed(&config.backbone);
+    let heads = Heads::of(&config.projector, config.predictor, backbone.feature_dim() as u64);
     let (views, image_size) = (views as usize, image_size as usize);
     let batch = u64::from(config.batch_size).clamp(1, dataset.num_images.max(1));
-    let (backbone, heads) = model.multiply_adds(image_size)?;
+    let multiply_adds = backbone.multiply_adds(image_size)?;
     let (training, inference) = efficiency(config.backbone);
     let steps = u64::from(config.epochs) * (dataset.num_images / batch);
     // Backward costs twice what forward does.
-    let trained = 3.0 * (steps * batch) as f64 * views as f64 * (backbone + heads) as f64;
+    let trained = 3.0 * (steps * batch) as f64 * views as f64 * (multiply_adds + heads.multiply_adds) as f64;
     let evaluations = u64::from(config.epochs.checked_div(config.knn_monitor.every_epochs).unwrap_or(0));
-    let watched = (evaluations * dataset.num_images) as f64 * backbone as f64;
+    let watched = (evaluations * dataset.num_images) as f64 * multiply_adds as f64;
     let part = (batch / u64::from(config.accumulate.max(1))).max(1) as usize;
-    let values = parameters(&model);
+    let values = backbone.num_parameters() as u64 + heads.parameters;
     // Batches on their way: one in use, two ahead.
     let batches = 3 * batch * (views * image_size * image_size * 3) as u64 * VALUE;
     // Values and velocities, once more as tensors and once as the bytes of the file.
@@ -161,18 +164,69 @@ pub fn pretrain(
     Ok(Forecast {
         seconds: machine.seconds(trained, training) + machine.seconds(watched, inference),
         peak_memory_bytes: PROGRAM_BYTES
-            + model.training_bytes(views, part, image_size)?
+            + training_bytes(&backbone, &heads, views, part, image_size)?
             + batches
             + checkpoint
             + dataset.num_bytes,
         // The backbone alone, and everything.
-        disk_bytes: (values + model.backbone.num_parameters() as u64) * VALUE,
+        disk_bytes: (values + backbone.num_parameters() as u64) * VALUE,
     })
 }
 
-fn parameters(model: &SimSiam) -> u64 {
-    let heads = [&model.projector, &model.predictor].map(|head| head.parameters.values().len());
-    (model.backbone.num_parameters() + heads.iter().sum::<usize>()) as u64
+/// Projector and predictor, without drawing their weights.
+#[derive(Debug, Default)]
+struct Heads {
+    parameters: u64,
+    /// Values that all layers give for a row.
+    values_per_row: u64,
+    /// Of a row, forward.
+    multiply_adds: u64,
+}
+
+impl Heads {
+    fn of(projector: &ProjectorConfig, predictor: PredictorConfig, feature_dim: u64) -> Self {
+        let (hidden, output) = (u64::from(projector.hidden_dim), u64::from(projector.output_dim));
+        let mut heads = Self::default();
+        let mut inputs = feature_dim;
+        for _ in 1..projector.num_layers {
+            heads.linear(inputs, hidden, false);
+            heads.norm(hidden, true);
+            inputs = hidden;
+        }
+        heads.linear(inputs, output, !projector.output_bn);
+        if projector.output_bn {
+            heads.norm(output, false);
+        }
+        let hidden = u64::from(predictor.hidden_dim);
+        heads.linear(output, hidden, false);
+        heads.norm(hidden, true);
+        heads.linear(hidden, output, true);
+        heads
+    }
+
+    fn linear(&mut self, inputs: u64, outputs: u64, with_bias: bool) {
+        self.parameters += inputs * outputs + if with_bias { outputs } else { 0 };
+        self.values_per_row += outputs;
+        self.multiply_adds += inputs * outputs;
+    }
+
+    fn norm(&mut self, dim: u64, is_affine: bool) {
+        self.parameters += if is_affine { 2 * dim } else { 0 };
+        self.values_per_row += dim;
+    }
+}
+
+/// As [`SimSiam::training_bytes`](crate::model::simsiam::SimSiam::training_bytes).
+fn training_bytes(
+    backbone: &Backbone,
+    heads: &Heads,
+    views: usize,
+    n: usize,
+    image_size: usize,
+) -> Result<u64, SimSiamError> {
+    let activations = heads.values_per_row * (views * n * 4) as u64;
+    let own = 3 * heads.parameters + activations + backbone.num_parameters() as u64;
+    Ok(own * VALUE + backbone.training_bytes(views * n, image_size)?)
 }
 
 /// Of an `extract` stage.
@@ -312,6 +366,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::simsiam::SimSiam;
 
     const MACHINE: Machine = Machine { multiply_adds_per_second: 1e11, threads: 2 };
     const TRAIN: DatasetShape = DatasetShape { num_images: 1_000, num_classes: 6, num_bytes: 12_288_000 };
@@ -350,6 +405,22 @@ mod tests {
         assert!(parts.peak_memory_bytes < base.peak_memory_bytes, "smaller parts hold less");
         // Weights of ResNet-18, and once more with the heads.
         assert!((135_000_000..136_000_000).contains(&base.disk_bytes), "{base:?}");
+    }
+
+    #[test]
+    fn heads_are_counted_as_they_are_built() {
+        for (num_layers, output_bn) in [(1, true), (2, false), (3, true)] {
+            let projector = ProjectorConfig { hidden_dim: 24, output_dim: 16, num_layers, output_bn };
+            let predictor = PredictorConfig { hidden_dim: 4 };
+            let model = SimSiam::build(&resnet18(), &projector, &predictor, 0).unwrap();
+            let backbone = Backbone::zeroed(&resnet18());
+            let heads = Heads::of(&projector, predictor, 512);
+            let built = [&model.projector, &model.predictor].map(|head| head.parameters.values().len() as u64);
+            assert_eq!(heads.parameters, built.iter().sum::<u64>());
+            assert_eq!(heads.multiply_adds, model.multiply_adds(32).unwrap().1);
+            let bytes = training_bytes(&backbone, &heads, 2, 8, 32).unwrap();
+            assert_eq!(bytes, model.training_bytes(2, 8, 32).unwrap());
+        }
     }
 
     #[test]
