@@ -99,7 +99,10 @@ const NOT_BUILT: &str = "this program was built without CUDA: `cargo build --rel
 pub fn gpus() -> Result<Vec<Gpu>, String> {
     #[cfg(feature = "cuda")]
     {
-        let devices = cuda::nvidia::devices().map_err(|error| error.to_string())?;
+        let devices = cuda::nvidia::devices().map_err(|error| match error {
+            CudaError::Unavailable { message, .. } => message,
+            error => error.to_string(),
+        })?;
         Ok(devices
             .into_iter()
             .map(|info| Gpu {
