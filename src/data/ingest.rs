@@ -117,11 +117,10 @@ pub fn ingest_without(
                 }
                 // There was no room: a few at a time, as they are written.
                 let end = part.len().min(at + 2 * rayon::current_num_threads());
-                let late = part[at..end].par_iter().map_init(ResampleScratch::default, &prepare);
-                let late: Vec<_> = late.collect();
-                for (image, late) in images[at..end].iter_mut().zip(late) {
-                    image.get_or_insert(late);
-                }
+                let late = images[at..end].par_iter_mut().zip(&part[at..end]).filter(|(image, _)| image.is_none());
+                late.for_each_init(ResampleScratch::default, |scratch, (image, item)| {
+                    *image = Some(prepare(scratch, item));
+                });
             }
             let (item, Some(image)) = (&part[at], images[at].take()) else { continue };
             let name = &source.items()[item.idx].name;

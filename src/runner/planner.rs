@@ -229,7 +229,8 @@ impl Planner<'_> {
             last_seconds: last.map(|entry| entry.provenance.wall_seconds),
             estimate: match last.or(like).map(by_run) {
                 None => by_shapes(),
-                Some(run) if is_hit => Some(run),
+                // What `ingest` will do is only what is new, which no sample of the source says.
+                Some(run) if is_hit || stage.kind() == StageKind::Ingest => Some(run),
                 Some(run) => Some(by_shapes().filter(|shapes| shapes.is_other_work_than(&run)).unwrap_or(run)),
             },
         })
